@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from matfl.tasks import TASK_SETS, pairs
+from matfl.tasks import pairs
 
 __all__ = ["PRESETS", "RunConfig", "from_dict", "full", "load_toml", "override", "paper_9", "paper_pascal5",
            "preset", "quick", "smoke"]  # fmt: skip
@@ -105,9 +105,7 @@ class RunConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
         if not self.lr > 0 or not 0 < self.lr_decay <= 1:
-            raise ValueError(
-                f"lr={self.lr}, lr_decay={self.lr_decay}: lr must be positive and lr_decay in (0, 1]"
-            )
+            raise ValueError(f"lr={self.lr}, lr_decay={self.lr_decay}: lr must be positive and lr_decay in (0, 1]")
         if not 0 < self.participation <= 1:
             raise ValueError(f"participation={self.participation}: choose a share in (0, 1]")
         if not -1 <= self.threshold < 1:
@@ -115,9 +113,7 @@ class RunConfig:
         if not self.aspp_rates or min(self.aspp_rates) < 1:
             raise ValueError(f"aspp_rates={self.aspp_rates}: give at least one positive rate")
         if self.size and (self.size < 32 or self.size % 8):
-            raise ValueError(
-                f"size={self.size}: choose a multiple of 8 of at least 32, or 0 for the layout's own"
-            )
+            raise ValueError(f"size={self.size}: choose a multiple of 8 of at least 32, or 0 for the layout's own")
         chosen = pairs(self.tasks)
         n = self.num_clients
         if self.k > n:
@@ -133,16 +129,10 @@ class RunConfig:
             raise ValueError(f"start='scenes' is made for resnet18; with backbone={self.backbone!r} choose 'imagenet', "
                              "'random' or a file")  # fmt: skip
         if self.start == "imagenet" and self.width != 64:
-            raise ValueError(
-                f"start='imagenet' needs width=64, not {self.width}: choose start='scenes' or 'random'"
-            )
+            raise ValueError(f"start='imagenet' needs width=64, not {self.width}: choose start='scenes' or 'random'")
         if self.start not in ("imagenet", "random", "scenes") and not self.start.endswith(".safetensors"):
-            raise ValueError(
-                f"start={self.start!r}: choose 'imagenet', 'random', 'scenes' or a .safetensors file"
-            )
-        if any(p.domain.rendered for p in chosen) and not (
-            self.size and self.images_train and self.images_val
-        ):
+            raise ValueError(f"start={self.start!r}: choose 'imagenet', 'random', 'scenes' or a .safetensors file")
+        if any(p.domain.rendered for p in chosen) and not (self.size and self.images_train and self.images_val):
             raise ValueError("the rendered domains need size, images_train and images_val (presets smoke, quick and "
                              "full set them); 0 is for real data")  # fmt: skip
 
@@ -186,9 +176,7 @@ def _coerce(name: str, value: object) -> object:
                 return hint(value)
             return tuple(int(item) for item in value.strip("()[] ").split(",") if item.strip())
         except ValueError:
-            expected = (
-                "a comma-separated list of integers" if typing.get_origin(hint) is tuple else hint.__name__
-            )
+            expected = "a comma-separated list of integers" if typing.get_origin(hint) is tuple else hint.__name__
             raise TypeError(f"{name}={value!r}: expected {expected}") from None
     if isinstance(value, list):
         return tuple(value)
@@ -209,9 +197,7 @@ def from_dict(values: Mapping[str, object]) -> RunConfig:
     """The config that `dataclasses.asdict` (or JSON made from it) wrote down, every field named."""
     missing = sorted(set(_HINTS) - set(values))
     if missing:
-        raise ValueError(
-            f"the stored config lacks {missing[0]!r}: it was written by another version of matfl"
-        )
+        raise ValueError(f"the stored config lacks {missing[0]!r}: it was written by another version of matfl")
     return override(RunConfig(), **values)
 
 
@@ -237,7 +223,7 @@ def quick() -> RunConfig:
 
 def smoke() -> RunConfig:
     """Seconds a run: shows that everything works, not who is better."""
-    return replace(quick(), preset="smoke", width=8, head_channels=32, images_train=400, images_val=40,
+    return replace(quick(), preset="smoke", width=8, head_channels=32, images_train=200, images_val=40,
                    images_per_client=20, local_epochs=2, rounds=4, precision="fp32")  # fmt: skip
 
 

@@ -184,7 +184,5 @@ def pairs(tasks: str) -> tuple[Pair, ...]:
                          "'outdoor/semseg,indoor/depth'")  # fmt: skip
     chosen = tuple(pair(name.strip()) for name in tasks.split(","))
     if len(set(chosen)) < len(chosen):
-        raise ValueError(
-            f"tasks={tasks!r} names a pair twice: list each once and set clients_per_task instead"
-        )
+        raise ValueError(f"tasks={tasks!r} names a pair twice: list each once and set clients_per_task instead")
     return chosen
