@@ -1,0 +1,11 @@
+"""Edge detection measured exactly: non-maximum suppression, thinning, one-to-one matching, ODS-F and OIS-F.
+
+nms.py       the strength map is thinned across each edge
+thinning.py  Guo-Hall thinning of a binary map
+matching.py  maximum matching of predicted to true edge pixels at every threshold
+meter.py     the published protocols, precision-recall curves, the streaming meter
+"""
+
+from .thinning import thin
+
+__all__ = ["thin"]
