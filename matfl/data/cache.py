@@ -1,0 +1,164 @@
+"""Folders of memory-mapped arrays that exist whole or not at all.
+
+A folder is filled under a temporary name and renamed when everything in it has reached the disk, under a lock that ends
+with its holder. So a kill leaves either the whole folder or a temporary one that the next process removes, and of two
+processes one fills the folder while the other waits for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["DataError", "Specs", "allocate", "build_once", "cache_folder", "in_parallel", "key_hash", "locked",
+           "open_array", "read_meta"]  # fmt: skip
+
+Specs = Mapping[str, tuple[tuple[int, ...], Any]]
+"""Array name -> (shape, dtype)."""
+
+META = "meta.json"
+FORMAT = 1
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message names the file, what was expected and what to do."""
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where decoded arrays are kept: `cache_dir`, else $MATFL_CACHE, else ~/.cache/matfl."""
+    return Path(cache_dir or os.environ.get("MATFL_CACHE") or Path.home() / ".cache" / "matfl").expanduser()
+
+
+def key_hash(key: object) -> str:
+    """12 hexadecimal digits that stand for a JSON-able key."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file `path` against other processes. Raises BlockingIOError when it is held, unless `wait`."""
+    with open(path, "a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+def build_once(folder: Path, fill: Callable[[Path], Mapping[str, Any]]) -> None:
+    """Make `folder` unless it is there and whole. `fill(temporary)` writes arrays and returns what meta.json also says.
+
+    Raises DataError when the cache cannot be written; whatever `fill` raises ends the attempt without a trace.
+    """
+    if _whole(folder):
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(folder.name + ".lock")):
+            if _whole(folder):
+                return
+            for stale in (folder, *folder.parent.glob(f"{folder.name}.tmp-*")):
+                shutil.rmtree(stale, ignore_errors=True)
+            temporary = folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex}")
+            temporary.mkdir()
+            try:
+                meta = {**fill(temporary), "format": FORMAT}
+                files = sorted(temporary.iterdir())
+                meta["files"] = {file.name: file.stat().st_size for file in files}
+                (temporary / META).write_text(json.dumps(meta), encoding="utf-8")
+                for path in (*files, temporary / META, temporary):
+                    _flush(path)
+                temporary.rename(folder)
+                _flush(folder.parent)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{folder.parent}: cannot write decoded data ({error}); free space, or set MATFL_CACHE (or "
+                        "cache_dir) to a folder that can hold it") from error  # fmt: skip
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _whole(folder: Path) -> bool:
+    """Whether meta.json, which is written last, and every file that it lists at its size are there."""
+    try:
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
+        return meta["format"] == FORMAT and all(
+            (folder / name).stat().st_size == size for name, size in meta["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """What `fill` returned when the folder was made."""
+    return json.loads((folder / META).read_text(encoding="utf-8"))
+
+
+def allocate(folder: Path, specs: Specs) -> None:
+    """Create the arrays (zeros) with their space on the disk, so that a full disk is an error now, no crash later."""
+    for name, (shape, dtype) in specs.items():
+        path = folder / f"{name}.npy"
+        # A memory map cannot be empty, and numpy refuses to make one.
+        if 0 in shape:
+            np.save(path, np.zeros(shape, dtype))
+            continue
+        np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def open_array(folder: Path, name: str, *, write: bool = False) -> np.ndarray:
+    """The array `name` of a folder as a memory map (an empty one as a plain array)."""
+    path = folder / f"{name}.npy"
+    try:
+        return np.load(path, mmap_mode="r+" if write else "r", allow_pickle=False)
+    except ValueError:
+        return np.load(path, allow_pickle=False)
+
+
+def in_parallel(
+    work: Callable[..., int],
+    chunks: Sequence[tuple[Any, ...]],
+    *,
+    processes: int,
+    total: int,
+    progress: bool,
+    title: str,
+) -> None:
+    """Call `work(*chunk)` for every chunk, over `processes` processes; each returns how many images it did."""
+    import joblib
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=title, unit="image", disable=not progress, dynamic_ncols=True) as bar:
+        if processes == 1:
+            for chunk in chunks:
+                bar.update(work(*chunk))
+            return
+        with joblib.parallel_config(backend="loky", n_jobs=processes, inner_max_num_threads=1):
+            done = joblib.Parallel(return_as="generator_unordered", batch_size=1)(
+                joblib.delayed(work)(*chunk) for chunk in chunks
+            )
+            for count in done:
+                bar.update(count)
+
+
+def processes_for(seconds: float) -> int:
+    """How many processes are worth starting (each takes some seconds) for work of so many seconds on one core."""
+    import joblib
+
+    return max(1, min(joblib.cpu_count(), int(seconds / 4)))

@@ -1,0 +1,74 @@
+"""The embedded benchmark's splits, rendered straight into the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from matfl.data.cache import allocate, build_once, cache_folder, in_parallel, key_hash, open_array, processes_for
+from matfl.data.split import Split
+from matfl.tasks import TASKS, Domain
+
+__all__ = ["load_rendered"]
+
+CHUNK = 32
+"""Images rendered at once; the pictures do not depend on it."""
+
+
+def load_rendered(
+    domain: Domain,
+    split_name: str,
+    *,
+    count: int,
+    size: int,
+    seed: int,
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> Split:
+    """Images 0 to count - 1 of a rendered domain's split, size x size, from the cache or rendered into it."""
+    from matfl import scenes
+
+    key = {"domain": domain.name, "split": split_name, "data_seed": seed, "size": size, "count": count,
+           "version": scenes.VERSION}  # fmt: skip
+    folder = cache_folder(cache_dir) / f"{domain.name}-{split_name}-{size}-{key_hash(key)}"
+
+    def fill(temporary: Path) -> Mapping[str, Any]:
+        specs: dict[str, tuple[tuple[int, ...], Any]] = {"images": ((count, 3, size, size), np.uint8)}
+        specs |= {task: (_shape(task, count, size), _dtype(task)) for task in domain.channels}
+        allocate(temporary, specs)
+        chunks = [(temporary, domain.name, split_name, start, min(start + CHUNK, count), seed, size)
+                  for start in range(0, count, CHUNK)]  # fmt: skip
+        in_parallel(_render_chunk, chunks, processes=processes_for(count * size**2 / 6e5), total=count,
+                    progress=progress, title=f"{domain.name}/{split_name}: rendering")  # fmt: skip
+        return {"key": key}
+
+    build_once(folder, fill)
+    return Split(
+        domain=domain,
+        ids=tuple(f"{domain.name}-{split_name}-{i:06d}" for i in range(count)),
+        images=open_array(folder, "images"),
+        labels={task: open_array(folder, task) for task in domain.channels},
+    )
+
+
+def _shape(task: str, count: int, size: int) -> tuple[int, ...]:
+    return (count, 3, size, size) if TASKS[task].target_channels == 3 else (count, size, size)
+
+
+def _dtype(task: str) -> type[np.generic]:
+    return np.uint8 if TASKS[task].target_dtype == torch.uint8 else np.float16
+
+
+def _render_chunk(folder: Path, domain: str, split_name: str, start: int, stop: int, seed: int, size: int) -> int:
+    from matfl import scenes
+
+    rendered = scenes.render(domain, split_name, range(start, stop), seed=seed, size=size)
+    for name, tensor in rendered.items():
+        file = "images" if name == "image" else name
+        if (folder / f"{file}.npy").exists():  # the renderer may give more than the domain's tasks
+            open_array(folder, file, write=True)[start:stop] = tensor.numpy()
+    return stop - start
