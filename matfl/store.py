@@ -226,8 +226,9 @@ def stored_round(path: Path, config: RunConfig) -> int:
         return 0
     header = _header(path / _CHECKPOINT)
     if header["config"] != config.hash:
-        raise RunError(f"{path / _CHECKPOINT} was made with another config (hash {header['config']}, not {config.hash})"
-                       ": config.json was changed, or the checkpoint copied; restore it or choose another folder")  # fmt: skip
+        raise RunError(f"{path / _CHECKPOINT} was made with another config (hash {header['config']}, not "
+                       f"{config.hash}): config.json was changed, or the checkpoint copied; restore it or choose "
+                       "another folder")  # fmt: skip
     return header["round"]
 
 
@@ -263,7 +264,7 @@ STATIC = ("client_pairs", "layers")
 
 
 def is_finished(path: Path, config: RunConfig) -> bool:
-    """Whether folder `path` holds all rounds of the run: by its state, or for a record without weights by its rounds."""
+    """Whether folder `path` holds all rounds of the run: by its state, or as a record without weights by its rounds."""
     if (path / _STATE).exists():
         return bool(read_state(path).get("finished")) and all((path / name).exists() for name in RECORD_FILES)
     if (path / _CHECKPOINT).exists() or not all((path / name).exists() for name in RECORD_FILES):
