@@ -6,6 +6,9 @@ matching.py  maximum matching of predicted to true edge pixels at every threshol
 meter.py     the published protocols, precision-recall curves, the streaming meter
 """
 
+from .matching import Counts, evaluate_map
+from .meter import PROTOCOLS, Curve, EdgeMeter, Protocol, measure_map
+from .nms import nms
 from .thinning import thin
 
-__all__ = ["thin"]
+__all__ = ["PROTOCOLS", "Counts", "Curve", "EdgeMeter", "Protocol", "evaluate_map", "measure_map", "nms", "thin"]
