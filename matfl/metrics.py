@@ -1,8 +1,8 @@
 """Streaming meters for the six tasks: counts on the predictions' device, one division at the end.
 
 `update` takes the network's raw output (logits, unnormalised normals) at the target's resolution and never waits for
-the device; `compute` divides. The same images give the same result in whatever batches they come (up to the last
-digits of a float64). A quantity of which nothing was labelled is NaN. NaN predictions are an error at `compute`, never
+the device; `compute` divides. The same images give the same result in whatever batches they come, up to how float32
+rounds single pixels. A quantity of which nothing was labelled is NaN. NaN predictions are an error at `compute`, never
 a number. Edges are measured by `matfl.edges`.
 """
 
@@ -70,10 +70,14 @@ def _refuse(nan: Tensor, labels: Tensor | None = None, legal: str = "") -> None:
         raise ValueError(f"{int(labels.item())} target pixels are neither {legal}: check the labels")
 
 
+def _on_cpu(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu"
+
+
 def _histogram(index: Tensor, bins: int) -> Tensor:
     """How often each of 0..bins-1 occurs, as int64. `bincount` would make a GPU wait for its result's length."""
     index = index.flatten()
-    if index.device.type == "cpu":
+    if _on_cpu(index):
         return torch.bincount(index, minlength=bins)
     ones = torch.ones((), dtype=torch.int64, device=index.device).expand_as(index)
     return torch.zeros(bins, dtype=torch.int64, device=index.device).scatter_add_(0, index, ones)
