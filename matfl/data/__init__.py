@@ -1,7 +1,18 @@
-"""The data of a run: splits decoded once into memory-mapped arrays, and their partition into clients."""
+"""The data of a run: splits decoded once into memory-mapped arrays, and their partition into clients.
+
+split.py      `Split`, `load_split`
+rendered.py   the embedded benchmark's splits; real.py: those of data sets on disk
+layouts.py    where the real data sets keep what; decode.py: what it means
+cache.py      folders of arrays that are whole or absent
+partition.py  who trains what on which images
+write.py      the embedded benchmark in the real layouts; check.py: validation; fetch.py: download
+"""
 
 from matfl.data.cache import DataError
+from matfl.data.check import Report, check
+from matfl.data.fetch import Fetched, fetch
 from matfl.data.partition import Client, partition
 from matfl.data.split import Split, load_split, network_size
 
-__all__ = ["Client", "DataError", "Split", "load_split", "network_size", "partition"]
+__all__ = ["Client", "DataError", "Fetched", "Report", "Split", "check", "fetch", "load_split", "network_size",
+           "partition"]  # fmt: skip

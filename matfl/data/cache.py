@@ -13,18 +13,23 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
-__all__ = ["DataError", "Specs", "allocate", "build_once", "cache_folder", "in_parallel", "key_hash", "locked",
-           "open_array", "read_meta"]  # fmt: skip
+from matfl.tasks import TASKS
 
-Specs = Mapping[str, tuple[tuple[int, ...], Any]]
+__all__ = ["DataError", "Specs", "allocate", "array_specs", "build_once", "cache_folder", "in_parallel", "key_hash",
+           "locked", "open_array", "processes_for", "read_meta"]  # fmt: skip
+
+Specs = dict[str, tuple[tuple[int, ...], Any]]
 """Array name -> (shape, dtype)."""
+
+T = TypeVar("T")
 
 META = "meta.json"
 FORMAT = 1
@@ -108,6 +113,16 @@ def read_meta(folder: Path) -> dict[str, Any]:
     return json.loads((folder / META).read_text(encoding="utf-8"))
 
 
+def array_specs(tasks: Sequence[str], count: int, size: tuple[int, int]) -> Specs:
+    """The arrays of a split at network size: 'images' and one a task."""
+    specs: Specs = {"images": ((count, 3, *size), np.uint8)}
+    for task in tasks:
+        vector = (TASKS[task].target_channels,) if TASKS[task].target_channels else ()
+        dtype = np.uint8 if TASKS[task].target_dtype == torch.uint8 else np.float16
+        specs[task] = ((count, *vector, *size), dtype)
+    return specs
+
+
 def allocate(folder: Path, specs: Specs) -> None:
     """Create the arrays (zeros) with their space on the disk, so that a full disk is an error now, no crash later."""
     for name, (shape, dtype) in specs.items():
@@ -132,29 +147,30 @@ def open_array(folder: Path, name: str, *, write: bool = False) -> np.ndarray:
 
 
 def in_parallel(
-    work: Callable[..., int],
+    work: Callable[..., Sequence[T]],
     chunks: Sequence[tuple[Any, ...]],
     *,
     processes: int,
     total: int,
     progress: bool,
     title: str,
-) -> None:
-    """Call `work(*chunk)` for every chunk, over `processes` processes; each returns how many images it did."""
+) -> list[T]:
+    """`work(*chunk)` of every chunk, over `processes` processes: what each returns, one item an image, in order."""
     import joblib
     from tqdm import tqdm
 
+    results: list[T] = []
     with tqdm(total=total, desc=title, unit="image", disable=not progress, dynamic_ncols=True) as bar:
         if processes == 1:
-            for chunk in chunks:
-                bar.update(work(*chunk))
-            return
-        with joblib.parallel_config(backend="loky", n_jobs=processes, inner_max_num_threads=1):
-            done = joblib.Parallel(return_as="generator_unordered", batch_size=1)(
-                joblib.delayed(work)(*chunk) for chunk in chunks
-            )
-            for count in done:
-                bar.update(count)
+            done: Iterable[Sequence[T]] = (work(*chunk) for chunk in chunks)
+        else:
+            with joblib.parallel_config(backend="loky", n_jobs=processes, inner_max_num_threads=1):
+                parallel = joblib.Parallel(return_as="generator", batch_size=1)
+            done = parallel(joblib.delayed(work)(*chunk) for chunk in chunks)
+        for items in done:
+            results += items
+            bar.update(len(items))
+    return results
 
 
 def processes_for(seconds: float) -> int:

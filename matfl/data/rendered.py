@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from matfl.data.cache import allocate, build_once, cache_folder, in_parallel, key_hash, open_array, processes_for
+from matfl.data.cache import (
+    allocate,
+    array_specs,
+    build_once,
+    cache_folder,
+    in_parallel,
+    key_hash,
+    open_array,
+    processes_for,
+)
 from matfl.data.split import Split
-from matfl.tasks import TASKS, Domain
+from matfl.tasks import Domain
 
 __all__ = ["load_rendered"]
 
@@ -37,9 +43,7 @@ def load_rendered(
     folder = cache_folder(cache_dir) / f"{domain.name}-{split_name}-{size}-{key_hash(key)}"
 
     def fill(temporary: Path) -> Mapping[str, Any]:
-        specs: dict[str, tuple[tuple[int, ...], Any]] = {"images": ((count, 3, size, size), np.uint8)}
-        specs |= {task: (_shape(task, count, size), _dtype(task)) for task in domain.channels}
-        allocate(temporary, specs)
+        allocate(temporary, array_specs(tuple(domain.channels), count, (size, size)))
         chunks = [(temporary, domain.name, split_name, start, min(start + CHUNK, count), seed, size)
                   for start in range(0, count, CHUNK)]  # fmt: skip
         in_parallel(_render_chunk, chunks, processes=processes_for(count * size**2 / 6e5), total=count,
@@ -55,15 +59,7 @@ def load_rendered(
     )
 
 
-def _shape(task: str, count: int, size: int) -> tuple[int, ...]:
-    return (count, 3, size, size) if TASKS[task].target_channels == 3 else (count, size, size)
-
-
-def _dtype(task: str) -> type[np.generic]:
-    return np.uint8 if TASKS[task].target_dtype == torch.uint8 else np.float16
-
-
-def _render_chunk(folder: Path, domain: str, split_name: str, start: int, stop: int, seed: int, size: int) -> int:
+def _render_chunk(folder: Path, domain: str, split_name: str, start: int, stop: int, seed: int, size: int) -> range:
     from matfl import scenes
 
     rendered = scenes.render(domain, split_name, range(start, stop), seed=seed, size=size)
@@ -71,4 +67,4 @@ def _render_chunk(folder: Path, domain: str, split_name: str, start: int, stop: 
         file = "images" if name == "image" else name
         if (folder / f"{file}.npy").exists():  # the renderer may give more than the domain's tasks
             open_array(folder, file, write=True)[start:stop] = tensor.numpy()
-    return stop - start
+    return range(start, stop)

@@ -114,7 +114,12 @@ def load_split(
         raise ValueError(f"split {split_name!r}: choose 'train' or 'val'")
     count = config.images_train if split_name == "train" else config.images_val
     size = network_size(config, domain)
-    from matfl.data.rendered import load_rendered
+    if domain.rendered:
+        from matfl.data.rendered import load_rendered
 
-    return load_rendered(domain, split_name, count=count, size=size[0], seed=config.data_seed, cache_dir=cache_dir,
-                         progress=progress)  # fmt: skip
+        return load_rendered(domain, split_name, count=count, size=size[0], seed=config.data_seed, cache_dir=cache_dir,
+                             progress=progress)  # fmt: skip
+    from matfl.data.real import load_real
+
+    return load_real(domain, split_name, count=count, size=size, data_dir=data_dir, cache_dir=cache_dir,
+                     progress=progress)  # fmt: skip
