@@ -1,0 +1,150 @@
+"""The embedded benchmark: two domains of procedurally rendered scenes with exact labels, and objects to pre-train on.
+
+**outdoor**, in the role of PASCAL-Context: semseg, human_parts, sal, normals, edge. **indoor**, in the role of NYUD:
+semseg, normals, edge, depth. Every picture is a function of (seed, domain, split, index) alone.
+
+Conventions. Normals are unit vectors in the camera's frame: x to the right of the picture, y up, z towards the camera;
+zero in the sky. Depth is in metres along the camera's axis. Regions (objects one by one, the sky, the ground, each wall)
+make the edges: `matfl.scenes.labels.edges` has the rule, `saliency` that of the dominant object. Trees, houses and
+lamps are scenery: they are never dominant. human_parts is all zero in a picture without a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from matfl.scenes import indoor, objects, outdoor
+from matfl.scenes.draws import Keys, stream_keys
+from matfl.scenes.labels import edges, raster, saliency
+from matfl.scenes.people import PART_NAMES
+from matfl.scenes.scene import Scenes, pack
+from matfl.scenes.shading import shade
+from matfl.scenes.tracing import primary
+
+__all__ = ["CLASS_NAMES", "OBJECT_CLASSES", "PART_NAMES", "REGION_IDS", "VERSION", "edges", "render", "render_objects"]
+
+VERSION = 1
+"""Raised whenever pictures or labels change: part of every cache key."""
+CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "outdoor": outdoor.CLASSES,
+    "indoor": indoor.CLASSES,
+    "objects": objects.CLASSES,
+}
+"""Names of the semseg values of each domain, and of the classes of `render_objects`."""
+OBJECT_CLASSES = len(objects.CLASSES)
+REGION_IDS = (1, 3, 4, 6, 9, 10, 11, 13, 15, 17, 18, 22, 23, 29, 30, 33, 34, 36, 37, 38, 39)
+"""Values of region maps: the sky, then every other region, by numbers that PASCAL-Context gives to classes with normals."""
+
+_BUILDERS: dict[str, Callable[[Keys], Scenes]] = {"outdoor": outdoor.build, "indoor": indoor.build}
+_TASKS = {
+    "outdoor": ("semseg", "human_parts", "sal", "normals", "edge"),
+    "indoor": ("semseg", "normals", "edge", "depth"),
+}
+_SPLITS = ("train", "val")
+_CHUNK_PIXELS = 1 << 17
+_CHUNK_PIXELS_ACCELERATOR = 1 << 22
+
+
+def _indices(indices: Iterable[int] | Tensor | NDArray, size: int, seed: int) -> NDArray[np.int64]:
+    given = np.asarray(indices if isinstance(indices, Tensor | np.ndarray) else list(indices))
+    if given.ndim != 1 or (given.size and not np.issubdtype(given.dtype, np.integer)) or (given < 0).any():
+        raise ValueError("indices: give a flat sequence of integers >= 0, one a picture")
+    if not isinstance(size, int) or size < 16:
+        raise ValueError(f"size={size!r}: choose an integer of at least 16 pixels")
+    if not isinstance(seed, int) or not 0 <= seed < 1 << 63:
+        raise ValueError(f"seed={seed!r}: choose an integer from 0 to 2**63 - 1")
+    return given.astype(np.int64)
+
+
+def _draw(scenes: Scenes, size: int, device: torch.device, wanted: tuple[str, ...]) -> dict[str, Tensor]:
+    """Pictures of some scenes with the labels `wanted` (or 'regions')."""
+    table, tiles = pack(scenes, size, device)
+    hits = primary(scenes, table, tiles, size)
+    result = {"image": raster(shade(scenes, table, hits, size), size)}
+
+    def labels(column: Tensor) -> Tensor:
+        return raster(torch.where(hits.sky, 0, column[hits.row]).to(torch.uint8), size)
+
+    regions = torch.tensor(REGION_IDS, dtype=torch.int16, device=device)
+    for name in wanted:
+        if name == "semseg":
+            result[name] = labels(table.label)
+        elif name == "human_parts":
+            result[name] = labels(table.part)
+        elif name == "sal":
+            result[name] = saliency(labels(table.instance), labels(table.salient))
+        elif name == "edge":
+            result[name] = edges(regions[labels(table.instance).long()])
+        elif name == "regions":
+            result[name] = regions[labels(table.instance).long()]
+        elif name == "depth":
+            result[name] = raster(torch.where(hits.sky, 0.0, hits.depth), size)
+        elif name == "normals":
+            basis = torch.from_numpy(scenes.basis).to(torch.float32).to(device)
+            axes = (basis[:, 0], basis[:, 1], -basis[:, 2])
+            camera = [sum(axis[:, k, None] * hits.normal[k] for k in range(3)) for axis in axes]
+            result[name] = raster(torch.stack(camera, 1), size)  # type: ignore[arg-type]
+    return result
+
+
+def render(domain: str, split: str, indices: Iterable[int] | Tensor | NDArray, *, seed: int = 0, size: int = 64,
+           device: torch.device | str = "cpu", regions: bool = False) -> dict[str, Tensor]:  # fmt: skip
+    """Render pictures of a domain with all their labels.
+
+    Args:
+        domain: 'outdoor' or 'indoor'.
+        split: 'train' or 'val'; they share no scene.
+        indices: which pictures, integers >= 0.
+        seed: of the whole benchmark.
+        size: side of the square pictures, pixels.
+        device: where to render; results are returned there.
+        regions: also return the region maps whose boundaries are the edges.
+
+    Returns:
+        'image' uint8 (B, 3, size, size) and one entry a task: semseg, human_parts, sal, edge uint8 (B, size, size);
+        normals float32 (B, 3, size, size); depth float32 (B, size, size). With `regions`, 'regions' int16
+        (B, size, size), values of `REGION_IDS`.
+
+    Raises:
+        ValueError: unknown domain or split, negative indices, a size under 16.
+    """
+    if domain not in _BUILDERS:
+        raise ValueError(f"unknown rendered domain {domain!r}: choose from {', '.join(_BUILDERS)}")
+    if split not in _SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose from {', '.join(_SPLITS)}")
+    chosen = _indices(indices, size, seed)
+    device = torch.device(device)
+    wanted = _TASKS[domain] + (("regions",) if regions else ())
+    chunks = [
+        _draw(_BUILDERS[domain](stream_keys(seed, list(_BUILDERS).index(domain), _SPLITS.index(split), part)), size, device, wanted)
+        for part in _chunks(chosen, size, device)
+    ]  # fmt: skip
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+
+def render_objects(indices: Iterable[int] | Tensor | NDArray, *, seed: int = 0, size: int = 64,
+                   device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Pictures of single objects, uint8 (B, 3, size, size), and their classes, int64 (B,) below OBJECT_CLASSES.
+
+    Arguments and errors as for `render`.
+    """
+    chosen = _indices(indices, size, seed)
+    device = torch.device(device)
+    images, classes = [], []
+    for part in _chunks(chosen, size, device):
+        scenes, labels = objects.build(stream_keys(seed, len(_BUILDERS), 0, part))
+        images.append(_draw(scenes, size, device, ())["image"])
+        classes.append(torch.from_numpy(labels).to(device))
+    return torch.cat(images), torch.cat(classes)
+
+
+def _chunks(indices: NDArray[np.int64], size: int, device: torch.device) -> list[NDArray[np.int64]]:
+    """Parts small enough for the memory, at least one (which may be empty)."""
+    pixels = _CHUNK_PIXELS if device.type == "cpu" else _CHUNK_PIXELS_ACCELERATOR
+    step = max(1, pixels // size**2)
+    return [indices[k : k + step] for k in range(0, max(1, len(indices)), step)]
