@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from matfl.augment import augment, normalise
 from matfl.config import RunConfig
-from matfl.metrics import meter
+from matfl.metrics import meter, resize_prediction
 from matfl.models import Model
 from matfl.streams import derive, stream
 from matfl.tasks import Pair
@@ -183,7 +182,7 @@ def evaluate(
     """Every metric of `pair`'s task on all images of `split`, at the labels' native resolution.
 
     Real images enter at network size; what the network gives goes back to each image's own size before it is measured
-    (class scores by nearest neighbour, saliency and edge probabilities and unit normals and depth linearly).
+    (`matfl.metrics.resize_prediction`). Images of one size go through the network together.
     """
     device = torch.device(device)
     dtype = resolve_precision(config, device)
@@ -204,22 +203,8 @@ def evaluate(
                 with _autocast(device, dtype):
                     prediction = model(normalise(images).contiguous(memory_format=layout))
                 if not pair.domain.rendered:
-                    prediction = _resized(prediction, size, pair)
+                    prediction = resize_prediction(prediction, size, pair)
                     native = [torch.from_numpy(split.native(pair.task.name, i)) for i in indices]
                     target = torch.stack(native).to(device)
                 measured.update(prediction, target)
     return measured.compute()
-
-
-def _resized(prediction: Tensor, size: tuple[int, int], pair: Pair) -> Tensor:
-    """Raw network output (B, C, H, W) at native size, resampled as what it stands for and made raw again."""
-    if prediction.shape[-2:] == size:
-        return prediction
-    if pair.task.interpolation == "nearest":
-        return F.interpolate(prediction, size=size, mode="nearest-exact")
-    if pair.task.target_channels == 3:
-        prediction = F.normalize(prediction, dim=1)
-    elif pair.task.target_dtype == torch.uint8:
-        prediction = prediction.sigmoid()
-    prediction = F.interpolate(prediction, size=size, mode="bilinear", align_corners=False)
-    return prediction.logit(eps=1e-7) if pair.task.target_dtype == torch.uint8 else prediction

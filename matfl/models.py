@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.models.segmentation.deeplabv3 import ASPP
+from torchvision.models.segmentation.deeplabv3 import ASPP, ASPPPooling
 
 from matfl.config import RunConfig
 from matfl.streams import stream
@@ -62,7 +62,12 @@ class Backbone(nn.Module):
             _dilate(self.layer4, 4)
 
     def forward(self, images: Tensor) -> Tensor:
+        cpu = images.device.type == "cpu"
+        if cpu:  # the pooling is many times faster in this order, the dilated convolutions' gradients in the usual one
+            images = images.contiguous(memory_format=torch.channels_last)
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        if cpu:
+            x = x.contiguous()
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = stage(x)
         return x
@@ -93,6 +98,7 @@ class Head(nn.Module):
     def __init__(self, in_channels: int, channels: int, *, hidden: int = 256, rates: tuple[int, ...] = (12, 24, 36)):
         super().__init__()
         self.aspp = ASPP(in_channels, list(rates), hidden)
+        self.aspp.convs[-1] = _Pooling(in_channels, hidden)
         self.conv = nn.Conv2d(hidden, hidden, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(hidden)
         self.relu = nn.ReLU(inplace=True)
@@ -114,8 +120,34 @@ class Model(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        coarse = self.head(self.backbone(images)).float()
-        return F.interpolate(coarse, size=images.shape[-2:], mode="bilinear", align_corners=False)
+        height, width = images.shape[-2:]
+        return _upsample(self.head(self.backbone(images)), height, width)
+
+
+def _upsample(coarse_BChw: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear upsampling (align_corners=False) in float32 as two matrix products.
+
+    The same numbers as F.interpolate to rounding, several times faster in training on a processor; and its gradient on
+    CUDA repeats bit for bit, which F.interpolate's does not.
+    """
+    with torch.autocast(coarse_BChw.device.type, enabled=False):
+        rows_Hh = _interpolation(coarse_BChw, coarse_BChw.shape[-2], height).T
+        return rows_Hh @ (coarse_BChw.float() @ _interpolation(coarse_BChw, coarse_BChw.shape[-1], width))
+
+
+def _interpolation(like: Tensor, n: int, size: int) -> Tensor:
+    """Matrix (n, size) whose columns are the weights of linear interpolation from n to `size` positions."""
+    return F.interpolate(torch.eye(n, device=like.device)[None], size=size, mode="linear", align_corners=False)[0]
+
+
+class _Pooling(ASPPPooling):
+    """The image-level branch; one pixel's bilinear upsampling is a broadcast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = x
+        for module in self:
+            pooled = module(pooled)
+        return pooled.expand(-1, -1, *x.shape[-2:])
 
 
 def build(config: RunConfig, pair: Pair) -> Model:

@@ -6,12 +6,7 @@ in any domain's images. The result is kept in the cache under a name that holds 
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +18,7 @@ from torch import Tensor, nn
 
 from matfl import scenes
 from matfl.augment import normalise
+from matfl.data.cache import cache_folder, key_hash, locked
 from matfl.models import Backbone, randomise
 from matfl.streams import stream
 
@@ -51,10 +47,8 @@ RECIPE = Recipe()
 
 def scenes_file(width: int, cache_dir: str | Path | None = None, *, recipe: Recipe = RECIPE) -> Path:
     """Where the start of this width lies: `<cache>/start-scenes-w<width>-<hash of width, renderer and recipe>`."""
-    key = json.dumps({"width": width, "scenes": scenes.VERSION, **asdict(recipe)}, sort_keys=True)
-    name = f"start-scenes-w{width}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.safetensors"
-    folder = cache_dir or os.environ.get("MATFL_CACHE") or Path.home() / ".cache" / "matfl"
-    return Path(folder).expanduser() / name
+    key = key_hash({"width": width, "scenes": scenes.VERSION, **asdict(recipe)})
+    return cache_folder(cache_dir) / f"start-scenes-w{width}-{key}.safetensors"
 
 
 def scenes_start(
@@ -69,7 +63,7 @@ def scenes_start(
     path.parent.mkdir(parents=True, exist_ok=True)
     if (state := _read(path)) is not None:
         return state
-    with _alone(path.with_suffix(".lock")):
+    with locked(path.with_suffix(".lock")):
         if (state := _read(path)) is not None:
             return state
         state, accuracy = pretrain(width, device=device, recipe=recipe)
@@ -130,11 +124,3 @@ def _read(path: Path) -> dict[str, Tensor] | None:
         return load_file(path)
     except (FileNotFoundError, SafetensorError):
         return None
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock file against other processes, waiting for them; it ends with the process, however that ends."""
-    with open(path, "w", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
