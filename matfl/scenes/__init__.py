@@ -11,7 +11,7 @@ lamps are scenery: they are never dominant. human_parts is all zero in a picture
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -22,9 +22,9 @@ from matfl.scenes import indoor, objects, outdoor
 from matfl.scenes.draws import Keys, stream_keys
 from matfl.scenes.labels import edges, raster, saliency
 from matfl.scenes.people import PART_NAMES
-from matfl.scenes.scene import Scenes, pack
+from matfl.scenes.scene import Scenes, pack, pick
 from matfl.scenes.shading import shade
-from matfl.scenes.tracing import primary
+from matfl.scenes.tracing import dot, on_device, primary
 
 __all__ = ["CLASS_NAMES", "OBJECT_CLASSES", "PART_NAMES", "REGION_IDS", "VERSION", "edges", "render", "render_objects"]
 
@@ -46,14 +46,16 @@ _TASKS = {
     "indoor": ("semseg", "normals", "edge", "depth"),
 }
 _SPLITS = ("train", "val")
-_CHUNK_PIXELS = 1 << 17
-_CHUNK_PIXELS_ACCELERATOR = 1 << 22
+_BUILD = 256
+"""Scenes built at once: enough to make numpy's overhead small."""
+_PIXELS, _PIXELS_ACCELERATOR = 1 << 17, 1 << 22
+"""Pixels traced at once: few enough for a processor's cache and 500 MB of memory."""
 
 
 def _indices(indices: Iterable[int] | Tensor | NDArray, size: int, seed: int) -> NDArray[np.int64]:
     given = np.asarray(indices if isinstance(indices, Tensor | np.ndarray) else list(indices))
-    if given.ndim != 1 or (given.size and not np.issubdtype(given.dtype, np.integer)) or (given < 0).any():
-        raise ValueError("indices: give a flat sequence of integers >= 0, one a picture")
+    if given.ndim != 1 or not given.size or not np.issubdtype(given.dtype, np.integer) or (given < 0).any():
+        raise ValueError("indices: give a flat sequence of integers >= 0, one a picture, at least one")
     if not isinstance(size, int) or size < 16:
         raise ValueError(f"size={size!r}: choose an integer of at least 16 pixels")
     if not isinstance(seed, int) or not 0 <= seed < 1 << 63:
@@ -68,7 +70,7 @@ def _draw(scenes: Scenes, size: int, device: torch.device, wanted: tuple[str, ..
     result = {"image": raster(shade(scenes, table, hits, size), size)}
 
     def labels(column: Tensor) -> Tensor:
-        return raster(torch.where(hits.sky, 0, column[hits.row]).to(torch.uint8), size)
+        return raster(torch.where(hits.sky, 0, pick(column, hits.row)).to(torch.uint8), size)
 
     regions = torch.tensor(REGION_IDS, dtype=torch.int16, device=device)
     for name in wanted:
@@ -85,10 +87,10 @@ def _draw(scenes: Scenes, size: int, device: torch.device, wanted: tuple[str, ..
         elif name == "depth":
             result[name] = raster(torch.where(hits.sky, 0.0, hits.depth), size)
         elif name == "normals":
-            basis = torch.from_numpy(scenes.basis).to(torch.float32).to(device)
-            axes = (basis[:, 0], basis[:, 1], -basis[:, 2])
-            camera = [sum(axis[:, k, None] * hits.normal[k] for k in range(3)) for axis in axes]
-            result[name] = raster(torch.stack(camera, 1), size)  # type: ignore[arg-type]
+            # Rows of the basis point right, up and away; the camera's frame has its z axis towards it.
+            axes = on_device(scenes.basis * np.array([1.0, 1.0, -1.0])[:, None], device)[..., None]
+            camera = [dot((axis[:, 0], axis[:, 1], axis[:, 2]), hits.normal) for axis in axes.unbind(1)]
+            result[name] = raster(torch.stack(camera, 1), size)
     return result
 
 
@@ -120,10 +122,11 @@ def render(domain: str, split: str, indices: Iterable[int] | Tensor | NDArray, *
     chosen = _indices(indices, size, seed)
     device = torch.device(device)
     wanted = _TASKS[domain] + (("regions",) if regions else ())
-    chunks = [
-        _draw(_BUILDERS[domain](stream_keys(seed, list(_BUILDERS).index(domain), _SPLITS.index(split), part)), size, device, wanted)
-        for part in _chunks(chosen, size, device)
-    ]  # fmt: skip
+    stream = (seed, list(_BUILDERS).index(domain), _SPLITS.index(split))
+    chunks = []
+    for start in range(0, len(chosen), _BUILD):
+        scenes = _BUILDERS[domain](stream_keys(*stream, chosen[start : start + _BUILD]))
+        chunks += [_draw(part, size, device, wanted) for part in _parts(scenes, size, device)]
     return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
@@ -136,15 +139,14 @@ def render_objects(indices: Iterable[int] | Tensor | NDArray, *, seed: int = 0, 
     chosen = _indices(indices, size, seed)
     device = torch.device(device)
     images, classes = [], []
-    for part in _chunks(chosen, size, device):
-        scenes, labels = objects.build(stream_keys(seed, len(_BUILDERS), 0, part))
-        images.append(_draw(scenes, size, device, ())["image"])
+    for start in range(0, len(chosen), _BUILD):
+        scenes, labels = objects.build(stream_keys(seed, len(_BUILDERS), 0, chosen[start : start + _BUILD]))
+        images += [_draw(part, size, device, ())["image"] for part in _parts(scenes, size, device)]
         classes.append(torch.from_numpy(labels).to(device))
     return torch.cat(images), torch.cat(classes)
 
 
-def _chunks(indices: NDArray[np.int64], size: int, device: torch.device) -> list[NDArray[np.int64]]:
-    """Parts small enough for the memory, at least one (which may be empty)."""
-    pixels = _CHUNK_PIXELS if device.type == "cpu" else _CHUNK_PIXELS_ACCELERATOR
-    step = max(1, pixels // size**2)
-    return [indices[k : k + step] for k in range(0, max(1, len(indices)), step)]
+def _parts(scenes: Scenes, size: int, device: torch.device) -> Iterator[Scenes]:
+    """The scenes in parts that are traced at once."""
+    step = max(1, (_PIXELS if device.type == "cpu" else _PIXELS_ACCELERATOR) // size**2)
+    return (scenes.part(start, start + step) for start in range(0, len(scenes), step))

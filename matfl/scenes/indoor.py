@@ -89,14 +89,14 @@ def _furnish(draws: Draws, high: Floats, camera: Floats) -> list[Primitives]:
         shift = np.where(attached[:, 0], back, 0.0)[:, None] * vector(np.sin(yaw), 0, np.cos(yaw))
         position = vector(spot[:, slot, 0], 0, spot[:, slot, 1]) - shift
         chosen.append((which, active, position, yaw, draws.uniform(0.9, 1.12)))
+    kind, active, position, yaw, scale = (np.stack(column, axis=1) for column in zip(*chosen))
     groups = []
     for number, piece in enumerate(pieces):
-        for slot, (which, active, position, yaw, scale) in enumerate(chosen, start=1):
-            rows = np.nonzero(active & (which == number))[0]
-            if len(rows):
-                groups.append(piece.build(draws.child(1000 + slot, rows)).place(
-                    image=rows, position=position[rows], yaw=yaw[rows], scale=scale[rows], instance=slot + 0 * rows,
-                    label=number + 3))  # fmt: skip
+        image, slot = np.nonzero(active & (kind == number))
+        if len(image):
+            groups.append(piece.build(draws.child(1000 + slot, image)).place(
+                image=image, position=position[image, slot], yaw=yaw[image, slot], scale=scale[image, slot],
+                instance=slot + 1, label=number + 3))  # fmt: skip
     for number in range(_PICTURES):
         wall, keep = draws.choice((1, 1, 2)), np.nonzero(draws.chance(0.6))[0]
         along, level = draws.uniform(0.15, 0.85), draws.uniform(1.3, 1.8)

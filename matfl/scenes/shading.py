@@ -13,8 +13,9 @@ from torch import Tensor
 
 from matfl.scenes.draws import stream_keys
 from matfl.scenes.parts import PATTERNS
-from matfl.scenes.scene import Scenes, Table
-from matfl.scenes.tracing import Hits, Vector, dot, shadowed
+from matfl.scenes.scene import Scenes, Table, pick
+from matfl.scenes.shadows import shadowed
+from matfl.scenes.tracing import Hits, Vector, dot, on_device
 
 __all__ = ["shade"]
 
@@ -52,7 +53,7 @@ def _noise(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     mask = _GRID - 1
     cell = ((fx.to(torch.int64) & mask) * _GRID + (fy.to(torch.int64) & mask)) * _GRID + (fz.to(torch.int64) & mask)
     x, y, z = x - fx, y - fy, z - fz
-    c = [corner[cell] for corner in table]
+    c = [pick(corner, cell) for corner in table]
     along_z = [c[2 * k] + z * (c[2 * k + 1] - c[2 * k]) for k in range(4)]
     low, high = along_z[0] + y * (along_z[1] - along_z[0]), along_z[2] + y * (along_z[3] - along_z[2])
     return low + x * (high - low)
@@ -82,17 +83,17 @@ def _pattern(pattern: Tensor, u: Tensor, v: Tensor, w: Tensor, noise: Tensor) ->
 def _albedo(scenes: Scenes, table: Table, hits: Hits, size: int) -> Vector:
     """Linear reflectance of every pixel; meaningless in the sky."""
     row = hits.row
-    u, v, w = (hits.local[k] * table.texture[k][row] + table.offset[k][row] for k in range(3))
-    frequency = table.frequency[row]
+    u, v, w = (local * pick(table.texture[k], row) + pick(table.offset[k], row) for k, local in enumerate(hits.local))
+    frequency = pick(table.frequency, row)
     # The look-up grid is finer than the pattern, so that even plain surfaces have grain of their own scale.
     noise = _noise(u * 3.0, v * 3.0, w * 3.0)
-    footprint = torch.from_numpy(scenes.tangent * 2 / size).to(torch.float32).to(row.device)[:, None]
+    footprint = on_device(scenes.tangent * 2 / size, row.device)[:, None]
     cycles = hits.depth.clamp(max=1e4) * footprint * frequency
     fade = (1.6 - 2 * cycles).clamp(0, 1)
-    mix = 0.4 + (_pattern(table.pattern[row], u, v, w, noise) - 0.4) * fade
-    mottle = 1 + table.mottle[row] * (noise - 0.5) * (1.6 - cycles).clamp(0, 1)
-    first = [table.colour[k][row] for k in range(3)]
-    return tuple((c + (table.second[k][row] - c) * mix) * mottle for k, c in enumerate(first))  # type: ignore[return-value]
+    mix = 0.4 + (_pattern(pick(table.pattern, row), u, v, w, noise) - 0.4) * fade
+    mottle = 1 + pick(table.mottle, row) * (noise - 0.5) * (1.6 - cycles).clamp(0, 1)
+    first = [pick(table.colour[k], row) for k in range(3)]
+    return tuple((c + (pick(table.second[k], row) - c) * mix) * mottle for k, c in enumerate(first))  # type: ignore[return-value]
 
 
 def _grain(scenes: Scenes, pixels: int, device: torch.device) -> Tensor:
@@ -107,12 +108,29 @@ def _grain(scenes: Scenes, pixels: int, device: torch.device) -> Tensor:
     return (total.float() - 254) * (1 / 74)
 
 
+def _sky(scenes: Scenes, hits: Hits, length: Tensor) -> list[Tensor]:
+    """Linear colour of the sky in every pixel's direction, whose length is given."""
+    device = length.device
+    zenith, horizon, cloud, cover = (
+        on_device(part, device)[..., None] for part in (scenes.zenith, scenes.horizon, scenes.cloud, scenes.cover)
+    )
+    x, up, z = (part / length for part in hits.direction)
+    overhead = up.clamp(min=0.02)
+    drift = on_device((scenes.key >> np.uint64(40)) * 0.001, device)[:, None]
+    cloudy = _noise(x / overhead * 1.7 + drift, z / overhead * 1.7, drift)
+    cloudy = ((cloudy + cover - 1.0) * 3).clamp(0, 1) * (up * 6).clamp(0, 1)
+    height = up.clamp(0, 1)
+    height = height * (2 - height)
+    clear = [horizon[:, k] + (zenith[:, k] - horizon[:, k]) * height for k in range(3)]
+    return [c + (cloud[:, k] - c) * cloudy for k, c in enumerate(clear)]
+
+
 def shade(scenes: Scenes, table: Table, hits: Hits, size: int) -> Tensor:
     """Pictures (B, 3, T * 64), uint8, tile by tile."""
     device = hits.depth.device
 
     def per_image(name: str) -> Tensor:
-        return torch.from_numpy(getattr(scenes, name)).to(torch.float32).to(device)[..., None]
+        return on_device(getattr(scenes, name), device)[..., None]
 
     light, falloff = per_image("light"), per_image("falloff")
     beam: Vector = tuple(light[:, k] - hits.point[k] for k in range(3))  # type: ignore[assignment]
@@ -131,14 +149,9 @@ def shade(scenes: Scenes, table: Table, hits: Hits, size: int) -> Tensor:
     shine = (dot(between, hits.normal) / torch.sqrt(dot(between, between)).clamp(min=1e-6)).clamp(min=0)
     for _ in range(5):
         shine = shine * shine
-    shine = torch.where(visible, shine * table.gloss[hits.row], 0.0) * fall
+    shine = torch.where(visible, shine * pick(table.gloss, hits.row), 0.0) * fall
 
-    up = hits.direction[1] / length
-    overhead = up.clamp(min=0.02)
-    key = torch.from_numpy((scenes.key >> np.uint64(40)).astype(np.float32)).to(device)[:, None] * 0.001
-    drift = _noise(hits.direction[0] / length / overhead * 1.7 + key, hits.direction[2] / length / overhead * 1.7, key)
-    cloudy = ((drift + per_image("cover") - 1.0) * 3).clamp(0, 1) * (up * 6).clamp(0, 1)
-    height = up.clamp(0, 1) * (2 - up.clamp(0, 1))
+    air = _sky(scenes, hits, length) if bool(hits.sky.any()) else None
     ahead = torch.where(hits.sky, 0.0, hits.depth) * per_image("haze")
     fog = ahead / (1 + ahead)
     grain = _grain(scenes, hits.depth.shape[1], device) * per_image("grain")
@@ -146,14 +159,14 @@ def shade(scenes: Scenes, table: Table, hits: Hits, size: int) -> Tensor:
 
     channels = []
     light_colour, low, high = per_image("light_colour"), per_image("ambient_down"), per_image("ambient_up")
-    zenith, horizon, cloud = per_image("zenith"), per_image("horizon"), per_image("cloud")
+    horizon = per_image("horizon")
     for k in range(3):
         ambient = low[:, k] + (high[:, k] - low[:, k]) * skyward
-        surface = albedo[k] * (ambient + light_colour[:, k] * direct) + light_colour[:, k] * shine
-        surface = surface + (horizon[:, k] - surface) * fog
-        air = horizon[:, k] + (zenith[:, k] - horizon[:, k]) * height
-        air = air + (cloud[:, k] - air) * cloudy
-        linear = torch.where(hits.sky, air, surface) * exposure[:, k]
+        linear = albedo[k] * (ambient + light_colour[:, k] * direct) + light_colour[:, k] * shine
+        linear = linear + (horizon[:, k] - linear) * fog
+        if air is not None:
+            linear = torch.where(hits.sky, air[k], linear)
+        linear = linear * exposure[:, k]
         # A square root stands for the display's gamma; a soft shoulder keeps highlights from clipping at once.
         value = torch.sqrt((linear * 1.25 / (linear * 0.25 + 1)).clamp(min=0))
         channels.append(((value + grain) * 255 + 0.5).clamp(0, 255))
