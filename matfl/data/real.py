@@ -118,7 +118,7 @@ class RealNatives:
         """Decoded label of image i. Raises DataError if its file has gone or changed its size since."""
         if task in self.flat:
             return np.array(self.flat[task][self.starts[i] : self.starts[i + 1]]).reshape(self.size(i))
-        return Sample(self.layout, self.ids[i]).label(task)
+        return np.require(Sample(self.layout, self.ids[i]).label(task), requirements="W")
 
 
 def _fingerprint(layout: Layout, ids: Sequence[str]) -> str:

@@ -1,0 +1,210 @@
+"""The embedded benchmark written as data sets in the real layouts, for the readers and for tools of others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from matfl.data.cache import DataError, in_parallel, processes_for
+from matfl.data.decode import PERSON
+from matfl.data.layouts import FOLDERS, Layout
+
+__all__ = ["Made", "make"]
+
+CHUNK = 16
+SECONDS = 0.02
+"""Time to render and write an image of 64x64 pixels with its labels on one core, roughly."""
+
+DOMAIN = {"pascal": "outdoor", "nyud": "indoor"}
+"""Layout -> the rendered domain that stands in for its data set."""
+
+OTHER = 7
+"""A category that is not a person's, for things without parts."""
+
+PART_NAMES = {1: "head", 2: "torso", 3: "luarm", 4: "llarm", 5: "luleg", 6: "llleg"}
+"""The part of PASCAL-Part that a class of human_parts is written as."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """What `make` wrote."""
+
+    folders: tuple[str, ...]
+    counts: dict[str, int]
+    """'<folder>/<split>' -> images."""
+
+
+def make(
+    folder: str | Path,
+    *,
+    train: int = 200,
+    val: int = 40,
+    size: int = 64,
+    seed: int = 0,
+    variant: Literal["mt", "fedhca2"] = "mt",
+    progress: bool = False,
+) -> Made:
+    """Write the outdoor scenes as PASCAL_MT/ and the indoor scenes as NYUD_MT/ into `folder`.
+
+    Variant 'fedhca2' writes PASCALContext/ and NYUDv2/ with that project's png files. Image i of a split is that of
+    `matfl.scenes.render` with the same `seed` and `size`; nothing is lost but what jpg and 8-bit normals lose. Each
+    folder appears when it is whole; EMBEDDED.json in it says what it is.
+
+    Raises DataError when a folder exists or the disk refuses.
+    """
+    if variant not in ("mt", "fedhca2"):
+        raise ValueError(f"variant {variant!r}: choose 'mt' or 'fedhca2'")
+    if train < 1 or val < 1:
+        raise ValueError(f"train={train}, val={val}: each split needs at least one image")
+    base = Path(folder).expanduser()
+    targets = {kind: base / names[variant == "fedhca2"] for kind, names in FOLDERS.items()}
+    for target in targets.values():
+        if target.exists():
+            raise DataError(f"{target} is there already: remove it, or choose another folder to write to")
+    counts = {}
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        for kind, target in targets.items():
+            temporary = base / f".{target.name}.make-{uuid.uuid4().hex}"
+            try:
+                for split_name, count in (("train", train), ("val", val)):
+                    _write_split(Layout(kind, temporary), split_name, count, train, size, seed, variant, progress)
+                    counts[f"{target.name}/{split_name}"] = count
+                _describe(temporary, kind, size, seed)
+                temporary.rename(target)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"{base}: cannot write ({error}); free space or choose another folder") from error
+    return Made(folders=tuple(str(target) for target in targets.values()), counts=counts)
+
+
+def _describe(root: Path, kind: str, size: int, seed: int) -> None:
+    from matfl.scenes import VERSION
+
+    facts = {"what": f"rendered {DOMAIN[kind]} scenes of matfl in the {kind} layout, no photographs",
+             "seed": seed, "size": size, "scenes_version": VERSION}  # fmt: skip
+    (root / "EMBEDDED.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_split(
+    layout: Layout, split_name: str, count: int, train: int, size: int, seed: int, variant: str, progress: bool
+) -> None:
+    if layout.kind == "pascal":
+        ids = [f"{2008 if split_name == 'train' else 2009}_{i + 1:06d}" for i in range(count)]
+    else:
+        ids = [f"{i + 1 + (train if split_name == 'val' else 0):04d}" for i in range(count)]
+    in_parallel(
+        _write_chunk,
+        [(layout, split_name, ids[i : i + CHUNK], i, size, seed, variant) for i in range(0, count, CHUNK)],
+        processes=processes_for(count * SECONDS * (size / 64) ** 2),
+        total=count,
+        progress=progress,
+        title=f"{layout.kind}/{split_name}: writing",
+    )
+    path = layout.split_file(split_name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{name}\n" for name in ids), encoding="utf-8")
+
+
+def _write_chunk(
+    layout: Layout, split_name: str, ids: Sequence[str], first: int, size: int, seed: int, variant: str
+) -> Sequence[str]:
+    from matfl import scenes
+
+    indices = range(first, first + len(ids))
+    rendered = scenes.render(DOMAIN[layout.kind], split_name, indices, seed=seed, size=size, regions=True)
+    for i, name in enumerate(ids):
+        labels = {task: tensor[i].numpy() for task, tensor in rendered.items()}
+        if layout.kind == "pascal":
+            _write_pascal(layout.root, name, labels, "VOC12" if (first + i) % 2 == 0 else "pascal-context")
+        else:
+            _write_nyud(layout.root, name, labels, png=variant == "fedhca2")
+    return ids
+
+
+def _write_pascal(root: Path, name: str, labels: Mapping[str, np.ndarray], semseg_folder: str) -> None:
+    from scipy.io import savemat
+
+    _save_image(root / f"JPEGImages/{name}.jpg", labels["image"].transpose(1, 2, 0))
+    _save_palette(root / f"semseg/{semseg_folder}/{name}.png", labels["semseg"])
+    _save_image(root / f"sal_distill/{name}.png", labels["sal"] * np.uint8(255))
+    _save_image(root / f"normals_distill/{name}.png", _normals_8bit(labels["normals"]))
+    for path, variables in (
+        (root / f"pascal-context/trainval/{name}.mat", {"LabelMap": labels["regions"].astype(np.uint16)}),
+        (root / f"human_parts/{name}.mat", {"anno": _anno(name, labels["regions"], labels["human_parts"])}),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        savemat(path, variables, do_compression=True)
+
+
+def _write_nyud(root: Path, name: str, labels: Mapping[str, np.ndarray], *, png: bool) -> None:
+    _save_image(root / f"images/{name}.{'png' if png else 'jpg'}", labels["image"].transpose(1, 2, 0))
+    semseg = labels["semseg"]
+    _save_image(root / f"segmentation/{name}.png", semseg + np.uint8(1))  # 255, without a label, wraps to 0
+    _save_array(root / f"depth/{name}.npy", labels["depth"])
+    if png:
+        _save_image(root / f"edge/{name}.png", labels["edge"] * np.uint8(255))
+        _save_image(root / f"normals/{name}.png", _normals_8bit(labels["normals"]))
+    else:
+        _save_array(root / f"edge/{name}.npy", labels["edge"].astype(np.float32))
+        _save_array(root / f"normals/{name}.npy", labels["normals"].transpose(1, 2, 0))
+
+
+def _anno(name: str, regions_HW: np.ndarray, parts_HW: np.ndarray) -> np.ndarray:
+    """The nested MATLAB structs of PASCAL-Part: one object a region, persons with a part for each class they show."""
+    things = []
+    for region in np.unique(regions_HW):
+        mask = regions_HW == region
+        shown = [group for group in PART_NAMES if (mask & (parts_HW == group)).any()]
+        parts = [(PART_NAMES[group], (mask & (parts_HW == group)).astype(np.uint8)) for group in shown]
+        things.append(("person" if parts else "thing", PERSON if parts else OTHER, mask.astype(np.uint8),
+                       _structs(("part_name", "mask"), parts)))  # fmt: skip
+    return _structs(("imname", "objects"), [(name, _structs(("class", "class_ind", "mask", "parts"), things))])
+
+
+def _structs(names: Sequence[str], rows: Sequence[tuple[object, ...]]) -> np.ndarray:
+    """A 1xn MATLAB struct array; without rows the empty matrix that MATLAB leaves there."""
+    if not rows:
+        return np.zeros((0, 0))
+    array = np.zeros((1, len(rows)), dtype=[(name, object) for name in names])
+    for i, row in enumerate(rows):
+        for name, value in zip(names, row):
+            array[name][0, i] = value
+    return array
+
+
+def _normals_8bit(normals_3HW: np.ndarray) -> np.ndarray:
+    """255 (v + 1) / 2, rounded: uint8 (h, w, 3)."""
+    return np.round(127.5 * (normals_3HW.transpose(1, 2, 0) + 1)).astype(np.uint8)
+
+
+def _save_image(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(np.ascontiguousarray(values))
+    if path.suffix == ".jpg":
+        picture.save(path, quality=97, subsampling=0)
+    else:
+        picture.save(path)
+
+
+def _save_palette(path: Path, values: np.ndarray) -> None:
+    """Class indices as a palette picture in the colours of PASCAL VOC."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = Image.fromarray(np.ascontiguousarray(values))
+    picture.putpalette([sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
+                        for index in range(256) for channel in range(3)])  # fmt: skip
+    picture.save(path)
+
+
+def _save_array(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.ascontiguousarray(values))

@@ -1,0 +1,333 @@
+"""The readers of the real layouts: against an independent reader, at native and network size, and on bad input."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import real_layouts as files
+import torch
+from PIL import Image
+
+from matfl.config import RunConfig
+from matfl.data import DataError, Split, check, load_split
+from matfl.data.decode import VALID_NORMALS, Sample, laplacian_edges
+from matfl.data.layouts import locate, open_layout
+from matfl.data.real import resize_nearest, resize_normals
+
+SIZES = [(40, 56), (48, 32), (33, 47)]
+CONFIG = RunConfig(size=32)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a PASCAL_MT and a NYUD_MT, which no test changes."""
+    base = tmp_path_factory.mktemp("data")
+    for split in ("train", "val"):
+        files.write_pascal(base / "PASCAL_MT", SIZES, split=split)
+        files.write_nyud(base / "NYUD_MT", SIZES, split=split)
+    return base
+
+
+@pytest.fixture
+def data(original: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    import shutil
+
+    return Path(shutil.copytree(original, tmp_path / "data"))
+
+
+def load(data: Path, tmp_path: Path, domain: str = "pascal", split: str = "train", **changes: int) -> Split:
+    return load_split(replace(CONFIG, **changes), domain, split, data_dir=data, cache_dir=tmp_path / "cache")
+
+
+def read(data: Path, domain: str, name: str) -> dict[str, np.ndarray]:
+    if domain == "pascal":
+        return files.read_pascal(data / "PASCAL_MT", name, set(VALID_NORMALS))
+    return files.read_nyud(data / "NYUD_MT", name)
+
+
+@pytest.mark.parametrize("domain", ["pascal", "nyud"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_native_labels_equal_an_independent_readers(original: Path, tmp_path: Path, domain: str, split: str) -> None:
+    loaded = load(original, tmp_path, domain, split)
+    assert [loaded.native_size(i) for i in range(len(loaded))] == SIZES
+    for i, name in enumerate(loaded.ids):
+        expected = read(original, domain, name)
+        np.testing.assert_array_equal(Sample(locate(domain, original), name).image(), expected.pop("image"))
+        assert set(expected) == set(loaded.labels)
+        for task, truth in expected.items():
+            label = loaded.native(task, i)
+            assert label.shape == truth.shape
+            assert label.dtype == (np.float32 if task in ("normals", "depth") else np.uint8)
+            np.testing.assert_allclose(label, truth, atol=1e-6, err_msg=f"{name} {task}")
+            torch.from_numpy(label).add_(0)  # writable, so that nothing warns
+
+
+@pytest.mark.parametrize("domain", ["pascal", "nyud"])
+def test_network_size_samples_the_native_labels(original: Path, tmp_path: Path, domain: str) -> None:
+    loaded = load(original, tmp_path, domain)
+    assert loaded.images.shape == (3, 3, 32, 32)
+    assert loaded.images.dtype == np.uint8
+    for i, name in enumerate(loaded.ids):
+        truth = read(original, domain, name)
+        height, width = SIZES[i]
+        rows = np.floor((np.arange(32) + 0.5) * height / 32).astype(int)
+        columns = np.floor((np.arange(32) + 0.5) * width / 32).astype(int)
+        mean = truth["image"].mean((0, 1))
+        np.testing.assert_allclose(loaded.images[i].mean((1, 2)), mean, atol=1.5)
+        for task, labels in loaded.labels.items():
+            nearest = truth[task][..., rows[:, None], columns]
+            if task == "normals":
+                assert labels.dtype == np.float16
+                vectors = labels[i].astype(np.float32)
+                np.testing.assert_array_equal(vectors.any(0), nearest.any(0))
+                np.testing.assert_allclose(np.linalg.norm(vectors, axis=0)[vectors.any(0)], 1, atol=2e-3)
+            elif task == "depth":
+                np.testing.assert_allclose(labels[i], nearest, rtol=1e-3)
+            else:
+                np.testing.assert_array_equal(labels[i], nearest)
+
+
+def test_images_are_antialiased() -> None:
+    from matfl.data.real import resize_image
+
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert np.ptp(resize_image(stripes, (16, 16))[:, :, 2:-2]) < 8  # all grey, where mere sampling gives black or white
+
+
+def test_resized_normals_are_unit_vectors_or_zero_and_constant_fields_stay() -> None:
+    field = np.zeros((3, 20, 30), np.float32)
+    field[:, :, 10:] = np.array([0.6, 0, 0.8], np.float32)[:, None, None]
+    small = resize_normals(field, (10, 10))
+    known = resize_nearest(field.any(0).astype(np.uint8), (10, 10)) == 1
+    assert 0 < known.sum() < 100
+    np.testing.assert_allclose(small[:, known].T, np.tile([0.6, 0, 0.8], (known.sum(), 1)), atol=1e-6)
+    assert not small[:, ~known].any()
+
+
+def test_tensors_follow_the_indices(original: Path, tmp_path: Path) -> None:
+    loaded = load(original, tmp_path)
+    images, target = loaded.tensors("normals", [2, 0], "cpu")
+    assert images.dtype == torch.uint8
+    assert target.dtype == torch.float16
+    np.testing.assert_array_equal(images.numpy(), loaded.images[[2, 0]])
+    np.testing.assert_array_equal(target.numpy(), loaded.labels["normals"][[2, 0]])
+    with pytest.raises(ValueError, match="no labels for 'depth': choose from semseg, human_parts"):
+        loaded.tensors("depth", [0])
+
+
+def test_persons_are_found_at_native_size(original: Path, tmp_path: Path) -> None:
+    assert load(original, tmp_path).with_person([2, 1, 0]).tolist() == [True, False, True]
+
+
+def test_a_limit_takes_images_at_equal_distances(original: Path, tmp_path: Path) -> None:
+    everything = load(original, tmp_path)
+    limited = load(original, tmp_path, images_train=2)
+    assert limited.ids == (everything.ids[0], everything.ids[1])
+    np.testing.assert_array_equal(limited.images, everything.images[:2])
+    with pytest.raises(DataError, match=r"train\.txt lists 3 ids but the config wants 4: lower images_train"):
+        load(original, tmp_path, images_train=4)
+
+
+def test_size_zero_is_the_papers(original: Path, tmp_path: Path) -> None:
+    assert load(original, tmp_path, size=0, images_train=1).images.shape == (1, 3, 512, 512)
+    assert load(original, tmp_path, "nyud", size=0, images_train=1).images.shape == (1, 3, 480, 640)
+
+
+@pytest.mark.parametrize("folder", ["PASCALContext", "NYUDv2"])
+def test_variants_are_recognised(tmp_path: Path, folder: str) -> None:
+    domain = "pascal" if folder == "PASCALContext" else "nyud"
+    for split in ("train", "val"):
+        if domain == "pascal":
+            files.write_pascal(tmp_path / folder, SIZES, split=split)
+        else:
+            files.write_nyud(tmp_path / folder, SIZES, split=split, fedhca2=True)
+    report = check(tmp_path)
+    assert report.ok, report.problems
+    assert report.counts[f"{folder}/val"] == 3
+    loaded = load(tmp_path, tmp_path, domain, "val")
+    for i, name in enumerate(loaded.ids):
+        reader = (
+            files.read_nyud
+            if domain == "nyud"
+            else lambda root, name: files.read_pascal(root, name, set(VALID_NORMALS))
+        )
+        expected = reader(tmp_path / folder, name)
+        for task in loaded.labels:
+            np.testing.assert_allclose(loaded.native(task, i), expected[task], atol=1e-6)
+    assert load(tmp_path / folder, tmp_path, domain, "val").ids == loaded.ids  # the folder itself may be named
+
+
+def test_astmts_archive_is_refused(data: Path, tmp_path: Path) -> None:
+    root = data / "NYUD_MT"
+    for i, (folder, ending) in enumerate((("segmentation", ".mat"), ("normals", ".jpg"), ("depth", ".mat"))):
+        (root / folder / f"0001{ending}").touch()
+        with pytest.raises(DataError, match=rf"0001\{ending}: this is ASTMT's .*Multi-Task-Learning-PyTorch"):
+            load(data, tmp_path, "nyud")
+        assert "ASTMT" in "".join(check(data).problems), i
+        (root / folder / f"0001{ending}").unlink()
+    assert check(data).ok
+
+
+def test_no_two_data_sets_of_a_kind(data: Path, tmp_path: Path) -> None:
+    files.write_pascal(data / "PASCALContext", SIZES)
+    with pytest.raises(DataError, match=r"PASCAL_MT and PASCALContext are both there.*data_dir"):
+        load(data, tmp_path)
+
+
+def test_wrong_folders(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=r"nowhere holds no PASCAL_MT or PASCALContext: `matfl data fetch pascal DIR`"):
+        load(tmp_path / "nowhere", tmp_path)
+    monkeypatch.delenv("MATFL_DATA", raising=False)
+    with pytest.raises(DataError, match="set MATFL_DATA, or pass data_dir"):
+        load_split(CONFIG, "pascal", "train", cache_dir=tmp_path)
+    monkeypatch.setenv("MATFL_DATA", str(data))
+    assert len(load_split(CONFIG, "pascal", "train", cache_dir=tmp_path)) == 3
+    (data / "NYUD_MT").rename(data / "PASCALContext")
+    (data / "PASCAL_MT").rename(data / "NYUD_MT")
+    with pytest.raises(DataError, match="NYUD_MT holds the pascal layout: expected nyud/ with gt_sets"):
+        load(data, tmp_path, "nyud")
+    with pytest.raises(ValueError, match="choose 'train' or 'val'"):
+        load(data, tmp_path, "pascal", "test")
+    (tmp_path / "PASCAL_MT" / "pictures").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"no known layout: expected pascal/ with ImageSets, .*found pictures"):
+        load(tmp_path, tmp_path)
+    with pytest.raises(DataError, match="is no folder"):
+        open_layout(tmp_path / "nowhere")
+
+
+def truncate(path: Path, keep: float = 0.6) -> None:
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * keep)])
+
+
+def cut_end(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def replaced(values: object):  # type: ignore[no-untyped-def]
+    return lambda path: files.save(path, values)
+
+
+MASK = np.ones(SIZES[0], np.uint8)
+SMALL = np.ones((5, 4), np.uint8)
+BAD = [
+    ("PASCAL_MT/ImageSets/Context/train.txt", remove, "is missing: it must list the ids of the train images"),
+    ("PASCAL_MT/ImageSets/Context/train.txt", lambda p: p.write_text("\n"), "is empty: expected the ids"),
+    ("PASCAL_MT/ImageSets/Context/train.txt", lambda p: p.write_text("../x\n"), "'../x' is no id"),
+    ("PASCAL_MT/ImageSets/Context/train.txt", lambda p: p.write_text("a b\n"), "'a b' is no id"),
+    ("PASCAL_MT/ImageSets/Context/train.txt", lambda p: p.write_bytes(b"\xff\xfe"), "cannot be read"),
+    ("PASCAL_MT/ImageSets/Context/train.txt", lambda p: p.write_text(2 * "2008_000000\n"), "lists 2008_000000 twice"),
+    ("PASCAL_MT/JPEGImages/2008_000000.jpg", remove, "is missing: a split lists 2008_000000"),
+    ("PASCAL_MT/JPEGImages/2008_000000.jpg", truncate, "cannot be read as an image .*truncated"),
+    ("PASCAL_MT/JPEGImages/2008_000000.jpg", cut_end, "cannot be read as an image .*truncated"),
+    ("PASCAL_MT/JPEGImages/2008_000000.jpg", lambda p: p.write_bytes(b""), "cannot be read as an image"),
+    ("PASCAL_MT/semseg/VOC12/2008_000000.png", remove, r"is missing \(nor semseg/pascal-context/2008_000000.png\)"),
+    ("PASCAL_MT/semseg/VOC12/2008_000000.png", cut_end, "cannot be read as an image .*its end is missing"),
+    ("PASCAL_MT/semseg/VOC12/2008_000000.png", replaced(21 * MASK), "class 21 is out of range: expected 0 to 20 or"),
+    ("PASCAL_MT/semseg/VOC12/2008_000000.png", replaced(SMALL), "is 5x4 but its image is 40x56: expected"),
+    ("PASCAL_MT/semseg/VOC12/2008_000000.png", replaced(np.dstack(3 * [MASK])), "mode RGB: expected one 8-bit channel"),
+    ("PASCAL_MT/sal_distill/2008_000000.png", replaced(SMALL), "is 5x4 but its image is 40x56"),
+    ("PASCAL_MT/sal_distill/2008_000000.png", truncate, "cannot be read as an image"),
+    ("PASCAL_MT/normals_distill/2008_000000.png", replaced(MASK), "mode L: expected RGB"),
+    ("PASCAL_MT/normals_distill/2008_000000.png", replaced(np.dstack(3 * [SMALL])), "is 5x4 but its image is 40x56"),
+    ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", truncate, "cannot be read as a MATLAB 5 file"),
+    ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", remove, "is missing: .* its label_map file is expected"),
+    ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", replaced({"labels": MASK}), "has no variable LabelMap"),
+    ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", replaced({"LabelMap": SMALL}), "is 5x4 but its image is"),
+    ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", replaced({"LabelMap": -1.0 * MASK}), "-1 to -1 is out of"),
+    ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", replaced({"LabelMap": "text"}), "expected one class number"),
+    ("PASCAL_MT/human_parts/2008_000000.mat", remove, "is missing"),
+    ("PASCAL_MT/human_parts/2008_000000.mat", truncate, "cannot be read as a MATLAB 5 file"),
+    ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"parts": MASK}), "has no variable anno"),
+    ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"anno": MASK}), "anno is not nested"),
+    ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"anno": files.anno([(15, MASK, [("wing", MASK)])])}),
+     "'wing' is no part of a person: expected hair, head"),
+    ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"anno": files.anno([(15, MASK, [("head", SMALL)])])}),
+     "is 5x4 but its image is 40x56"),
+    ("NYUD_MT/gt_sets/train.txt", remove, "is missing: it must list"),
+    ("NYUD_MT/images/0001.jpg", remove, r"is missing \(nor images/0001.png\)"),
+    ("NYUD_MT/segmentation/0001.png", replaced(41 * MASK), "class 41 is out of range: expected 0 to 40;"),
+    ("NYUD_MT/segmentation/0001.png", replaced(255 * MASK), "class 255 is out of range: expected 0 to 40;"),
+    ("NYUD_MT/depth/0001.npy", truncate, "cannot be read as a NumPy array"),
+    ("NYUD_MT/depth/0001.npy", replaced(-1.0 * MASK), "depth -1 to -1 is out of range: expected metres"),
+    ("NYUD_MT/depth/0001.npy", replaced(np.nan * MASK), "depth nan to nan is out of range"),
+    ("NYUD_MT/depth/0001.npy", replaced(np.inf * MASK), "out of range"),
+    ("NYUD_MT/depth/0001.npy", replaced(np.ones(3)), r"is of shape \(3,\): expected 2 axes"),
+    ("NYUD_MT/depth/0001.npy", replaced(SMALL), "is 5x4 but its image is 40x56"),
+    ("NYUD_MT/depth/0001.npy", lambda p: np.save(p, np.array([{}]), allow_pickle=True), "cannot be read as a NumPy"),
+    ("NYUD_MT/edge/0001.npy", replaced(2.0 * MASK), "edge strength 2 to 2 is out of range: expected 0 to 1"),
+    ("NYUD_MT/normals/0001.npy", replaced(np.dstack(3 * [3.0 * MASK])), "component 3 to 3 is out of range"),
+    ("NYUD_MT/normals/0001.npy", replaced(np.dstack(2 * [1.0 * MASK])), r"expected \(height, width, 3\)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "file, damage, message", BAD, ids=[f"{f.split('/')[-2]}-{i}" for i, (f, _, _) in enumerate(BAD)]
+)
+def test_bad_input_is_named(data: Path, tmp_path: Path, file: str, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+    damage(data / file)
+    name = re.escape(str(data / file))
+    with pytest.raises(DataError, match=rf"{name}.*{message}") as raised:
+        load(data, tmp_path, "pascal" if file.startswith("PASCAL") else "nyud")
+    assert any(word in str(raised.value) for word in ("restore", "remove", "take the id"))
+    assert not list((tmp_path / "cache").glob("*/meta.json"))
+    report = check(data)
+    assert not report.ok
+    assert [problem for problem in report.problems if re.search(rf"{name}.*{message}", problem)]
+    assert len(report.problems) <= 2
+    assert report.counts["NYUD_MT/val/depth"] == 3  # the other data is judged all the same
+
+
+def test_check_counts(original: Path, data: Path) -> None:
+    report = check(original)
+    assert report.ok
+    assert report.counts["PASCAL_MT/train"] == report.counts["PASCAL_MT/val/human_parts"] == 3
+    assert report.counts["NYUD_MT/unlisted"] == 0
+    (data / "PASCAL_MT/ImageSets/Context/train.txt").write_text("2008_000000\n2009_000001\n")
+    (data / "PASCAL_MT/semseg/VOC12/2008_000002.png").unlink()  # unlisted by now: may lack labels
+    truncate(data / "PASCAL_MT/sal_distill/2008_000001.png")  # unlisted, too, but damaged
+    report = check(data / "PASCAL_MT")
+    assert report.counts["PASCAL_MT/unlisted"] == 2
+    assert report.counts["PASCAL_MT/train/sal"] == 2
+    assert len(report.problems) == 2
+    assert re.search(r"val\.txt lists 2009_000001 .*expected no image in both splits", report.problems[0])
+    assert re.search(r"sal_distill/2008_000001\.png cannot be read", report.problems[1])
+    assert "is no folder" in check(data / "nothing").problems[0]
+
+
+def test_check_names_a_split_without_persons(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        files.write_pascal(tmp_path / "PASCAL_MT", SIZES, split=split, people=split == "val")
+    report = check(tmp_path)
+    assert len(report.problems) == 1
+    assert re.search(r"human_parts: no train image shows a person", report.problems[0])
+
+
+def test_laplacian_edges_at_the_border_are_mirrored() -> None:
+    # Beside the border, a step between rows and one between columns would cancel if the map were repeated instead.
+    label_map = np.array([[5, 6, 6], [4, 5, 5], [4, 5, 5]])
+    padded = np.pad(label_map, 1, mode="reflect")
+    expected = 4 * label_map != padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
+    from skimage.morphology import thin
+
+    np.testing.assert_array_equal(laplacian_edges(label_map), thin(expected))
+    assert laplacian_edges(np.ones((1, 4))).sum() == 0
+
+
+def test_palette_indices_are_read_as_they_are(data: Path, tmp_path: Path) -> None:
+    path = data / "PASCAL_MT/semseg/VOC12/2008_000000.png"
+    indices = np.array(Image.open(path))
+    palette = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
+    palette.putpalette([int(value) for value in np.random.default_rng(0).integers(0, 256, 768)])
+    palette.save(path)
+    assert Image.open(path).mode == "P"
+    np.testing.assert_array_equal(load(data, tmp_path).native("semseg", 0), indices)
