@@ -1,0 +1,72 @@
+"""Costs: the server's step, training throughput, bytes to reach a quality, memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from matfl.plots.style import method_color, method_title
+from matfl.plots.updates import _axes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+__all__ = ["bytes_to_quality", "memory", "server_step", "throughput"]
+
+_WAYS = {"naive": ("#DDAA33", "naive (all pairs of clients)"), "ours": ("#BB5566", "matfl"),
+         "floor": ("#222222", "floor (reading the updates)")}  # fmt: skip
+
+
+def _lines(frame: pd.DataFrame, value: str, ax: Axes) -> None:
+    for way, group in frame.groupby("way", sort=False):
+        color, label = _WAYS.get(str(way), ("#888888", str(way)))
+        ordered = group.sort_values("clients")
+        ax.plot(ordered["clients"], ordered[value], color=color, label=label, marker="o")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.minorticks_off()
+    counts = sorted(frame["clients"].unique())
+    ax.set_xticks(counts, [str(n) for n in counts])
+    ax.set_xlabel("clients N")
+
+
+def server_step(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Seconds of one server step over the number of clients; columns clients, way (naive, ours, floor), seconds."""
+    ax = _axes(ax)
+    _lines(frame, "seconds", ax)
+    ax.set_ylabel("server step (s)")
+    return ax
+
+
+def memory(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Peak memory of the server step over the number of clients; columns clients, way, gigabytes."""
+    ax = _axes(ax)
+    _lines(frame, "gigabytes", ax)
+    ax.set_ylabel("peak memory (GB)")
+    return ax
+
+
+def throughput(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Training images per second as horizontal bars; columns name, images_per_second."""
+    ax = _axes(ax)
+    y = range(len(frame))[::-1]
+    colors = [_WAYS.get(str(way), ("#6699CC", ""))[0] for way in frame["way"]]
+    ax.barh(list(y), frame["images_per_second"], color=colors)
+    for position, value in zip(y, frame["images_per_second"]):
+        ax.text(value, position, f" {value:,.0f}", va="center", size=7)
+    ax.set_yticks(list(y), frame["name"])
+    ax.set(xlabel="training images / s")
+    ax.margins(x=0.15)
+    return ax
+
+
+def bytes_to_quality(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """delta_m over the gigabytes sent so far, one line a method; columns method, gigabytes, delta_m (mean of seeds)."""
+    ax = _axes(ax)
+    for name, group in frame.groupby("method", sort=False):
+        ordered = group.groupby("gigabytes")["delta_m"].mean().reset_index().sort_values("gigabytes")
+        ax.plot(ordered["gigabytes"], ordered["delta_m"], color=method_color(str(name)), marker="o", markersize=2.5,
+                label=method_title(str(name)), linewidth=1.9 if name == "matfl" else 1.1)  # fmt: skip
+    ax.axhline(0, color="black", linewidth=0.6, linestyle=":")
+    ax.set(xlabel="sent up and down so far (GB)", ylabel="$\\Delta_m$ (%)")
+    return ax

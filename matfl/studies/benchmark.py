@@ -1,0 +1,161 @@
+"""What the benchmark can show: its pictures and classes, and transfer between tasks without any federated method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matfl.config import RunConfig
+from matfl.studies.base import Claim, Plan, base_config, setting, sizes, verdict
+from matfl.studies.store import Arrays, Record
+from matfl.studies.tables import interval
+from matfl.tasks import TASKS, pairs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from matfl.data import Client, Split
+
+__all__ = ["CentralTest", "chance_levels", "claims", "class_table", "gains", "pictures", "plan", "scores", "shares"]
+
+SHARING = ("none", "domain", "all")
+"""Which tasks share a backbone: none (single-task), those of one domain, all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentralTest:
+    """Centralised training of one seed: each task alone, with its domain's other tasks, and with all others.
+
+    A task's images are those of its clients in the federated runs; every task takes the same number of steps in every
+    arrangement, `config.rounds x config.local_epochs` passes.
+    """
+
+    config: RunConfig
+
+    kind = "central"
+
+    def spec(self) -> dict[str, Any]:
+        """Everything that decides the scores."""
+        from matfl.federation import data_version
+
+        return {"config": asdict(self.config) | {"preset": ""}, "data": data_version(self.config)}
+
+    def groups(self) -> dict[str, list[str]]:
+        """Unit name -> pair names that share a backbone. The unit's first part is an entry of `SHARING`."""
+        names = [pair.name for pair in pairs(self.config.tasks)]
+        domains = list(dict.fromkeys(name.partition("/")[0] for name in names))
+        groups = {f"none-{name.replace('/', '_')}": [name] for name in names}
+        groups |= {f"domain-{domain}": [name for name in names if name.startswith(domain + "/")] for domain in domains}
+        return groups | ({"all": names} if len(domains) > 1 else {})
+
+    def units(self) -> list[str]:
+        """One group of tasks each."""
+        return list(self.groups())
+
+    def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
+        """Train one group; values hold every pair's metrics."""
+        from matfl.studies.training import train_centrally
+
+        return {"metrics": train_centrally(self.config, self.groups()[unit], device=device)}, {}
+
+    def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
+        """Metrics by arrangement and pair."""
+        metrics: dict[str, dict[str, Any]] = {kind: {} for kind in SHARING}
+        for unit, (values, _) in zip(self.units(), parts, strict=True):
+            metrics[unit.partition("-")[0]] |= values["metrics"]
+        return {"seed": self.config.seed, "metrics": {kind: found for kind, found in metrics.items() if found}}, {}
+
+
+def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
+    """The transfer test, once a seed."""
+    base, size = base_config(preset, settings), sizes(preset)
+    return Plan(jobs=tuple(CentralTest(config=setting(base, base.tasks, method="single_task", seed=seed))
+                           for seed in range(seeds or size.central_seeds)))  # fmt: skip
+
+
+def scores(records: Sequence[Record]) -> pd.DataFrame:
+    """Main metric of every pair: columns sharing, pair, seed, value."""
+    import pandas as pd
+
+    rows = [{"sharing": kind, "pair": name, "seed": record.values["seed"],
+             "value": metrics[TASKS[name.partition("/")[2]].main_metric]}
+            for record in records for kind, found in record.values["metrics"].items()
+            for name, metrics in found.items()]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """Relative gain (percent, positive is better) of sharing over the same seed's single-task model."""
+    single = frame[frame["sharing"] == "none"].set_index(["pair", "seed"])["value"]
+    shared = frame[frame["sharing"] != "none"].copy()
+    reference = np.array([single[key] for key in zip(shared["pair"], shared["seed"])])
+    sign = np.array([1 if TASKS[name.partition("/")[2]].higher_is_better else -1 for name in shared["pair"]])
+    shared["gain"] = 100 * sign * (shared["value"].to_numpy() - reference) / reference
+    return shared.reset_index(drop=True)
+
+
+def claims(frame: pd.DataFrame) -> list[Claim]:
+    """Whether tasks help each other here at all; `frame` as `gains` returns it."""
+    titles = {"domain": "the other tasks of its domain", "all": "all other tasks of both domains"}
+    result = []
+    for kind, title in titles.items():
+        chosen = frame[frame["sharing"] == kind]
+        if chosen.empty:
+            continue
+        bound = interval(chosen.groupby("seed")["gain"].mean().to_numpy())
+        by_pair = chosen.groupby("pair", sort=False)["gain"].mean()
+        spread = (f"95 % interval {bound['low']:+.1f} to {bound['high']:+.1f}, {int(bound['n'])} seeds"
+                  if bound["n"] > 1 else "one seed")  # fmt: skip
+        result.append(Claim(
+            text=f"Trained centrally, a task gains from sharing its backbone with {title}.",
+            held=verdict(bound["low"], bound["high"]),
+            evidence=f"Mean gain {bound['mean']:+.1f} % ({spread}); "
+                     f"{(by_pair > 0).sum()} of {len(by_pair)} tasks gain, the most {by_pair.idxmax()} "
+                     f"({by_pair.max():+.1f} %), the least {by_pair.idxmin()} ({by_pair.min():+.1f} %).",
+        ))  # fmt: skip
+    return result
+
+
+def pictures(split: Split, indices: Sequence[int]) -> list[tuple[str, list[np.ndarray]]]:
+    """Columns of `plots.gallery`: the images, then each task's labels."""
+    columns = [("image", [np.asarray(split.images[i]) for i in indices])]
+    for task in split.domain.channels:
+        columns.append((f"{split.domain.name}/{task}", [np.asarray(split.labels[task][i]) for i in indices]))
+    return columns
+
+
+def class_table(split: Split, task: str, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Each class's share of the labelled pixels and of the images that show it: columns class_name, share, images."""
+    import pandas as pd
+
+    channels = split.domain.channels[task]
+    count = np.zeros(channels, np.int64)
+    shown = np.zeros(channels, np.int64)
+    for i in range(len(split)):
+        found = np.bincount(np.asarray(split.labels[task][i]).reshape(-1), minlength=256)[:channels]
+        count += found
+        shown += found > 0
+    titles = list(names) if names is not None else [str(c) for c in range(channels)]
+    return pd.DataFrame({"class_name": titles, "share": count / max(count.sum(), 1), "images": shown / len(split)})
+
+
+def shares(clients: Sequence[Client]) -> pd.DataFrame:
+    """The partition: columns client, pair, images."""
+    import pandas as pd
+
+    return pd.DataFrame([{"client": c.index, "pair": c.pair.name, "images": len(c.images)} for c in clients])
+
+
+def chance_levels(config: RunConfig) -> pd.DataFrame:
+    """Main metric of every pair for an answer that never looks at the picture: columns pair, chance.
+
+    See `matfl.studies.training.constant_scores`.
+    """
+    import pandas as pd
+
+    from matfl.studies.training import constant_scores
+
+    return pd.DataFrame([{"pair": name, "chance": value} for name, value in constant_scores(config).items()])

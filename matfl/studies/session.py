@@ -1,0 +1,189 @@
+"""Where notebooks and the driver find and leave things: runs, committed records, figures, verdicts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matfl
+from matfl.studies.base import Claim, Plan
+from matfl.studies.store import Job, Record, job_name, load_or_compute, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from matfl.config import RunConfig
+    from matfl.runs import Run
+
+__all__ = ["Report", "Session", "checkout", "collect", "collect_records", "export_record", "figures_folder",
+           "merged", "notebooks_folder", "read_claims", "record_folders", "store_folder"]  # fmt: skip
+
+VOTES = ("votes", "similarity")
+"""Diagnostics that committed records keep only where a figure needs them."""
+
+
+def checkout() -> Path | None:
+    """The repository that the package lies in, or None for an installed wheel."""
+    root = Path(matfl.__file__).resolve().parent.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir() else None
+
+
+def notebooks_folder() -> Path:
+    """The notebooks of the checkout, or those packed into the wheel."""
+    root = checkout()
+    return root / "notebooks" if root else Path(matfl.__file__).resolve().parent / "notebooks"
+
+
+def figures_folder(preset: str) -> Path:
+    """Where the driver writes a preset's figures: `figures/<preset>` of the checkout, else of the current folder."""
+    return (checkout() or Path.cwd()) / "figures" / preset
+
+
+def store_folder(runs_dir: str | Path | None = None) -> Path:
+    """The run store: `runs_dir`, else $MATFL_RUNS, else `runs` in the checkout, else in the current folder."""
+    return Path(runs_dir or os.environ.get("MATFL_RUNS") or (checkout() or Path.cwd()) / "runs").resolve()
+
+
+def record_folders() -> list[Path]:
+    """Committed records: `figures/*/runs` of the checkout."""
+    root = checkout()
+    return sorted(path for path in (root / "figures").glob("*/runs") if path.is_dir()) if root else []
+
+
+def collect(plan: Plan, *, runs_dir: str | Path | None = None, fresh: bool = False, **options: Any) -> list[Run]:
+    """The plan's runs in order: from the store, from committed records, or trained now.
+
+    A record without the votes that the plan needs does not count: that run is trained. `options` are those of
+    `matfl.runs.load_or_run` (jobs, backend, device, data_dir, cache_dir, progress).
+    """
+    from matfl.runs import load_or_run
+
+    folder, records = store_folder(runs_dir), record_folders()
+    runs = load_or_run(plan.configs, runs_dir=folder, records=records, fresh=fresh, **options)
+    poor = [run.config for run in runs if run.config in plan.votes and not set(VOTES) <= set(run.diagnostics)]
+    if poor:
+        richer = load_or_run(poor, runs_dir=folder, **options)
+        by_config = {run.config: run for run in richer}
+        runs = [by_config.get(run.config, run) for run in runs]
+    return runs
+
+
+def collect_records(plan: Plan, *, runs_dir: str | Path | None = None, **options: Any) -> list[Record]:
+    """The plan's other results in order; `options` are those of `matfl.studies.store.load_or_compute`."""
+    return load_or_compute(plan.jobs, runs_dir=store_folder(runs_dir), records=record_folders(), **options)
+
+
+class Report:
+    """Verdicts on claims, shown as a list in notebooks."""
+
+    def __init__(self, claims: Sequence[Claim]) -> None:
+        self.claims = tuple(claims)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"[{claim.word}] {claim.text} {claim.evidence}" for claim in self.claims)
+
+    def _repr_markdown_(self) -> str:
+        return "\n".join(f"- **{claim.word}** – {claim.text} *{claim.evidence}*" for claim in self.claims)
+
+
+class Session:
+    """One notebook's access to results. It writes files only where $MATFL_FIGURES names a folder (the driver does)."""
+
+    def __init__(self, study: str, preset: str) -> None:
+        self.study = study
+        self.preset = preset
+        self.configs: dict[str, RunConfig] = {}
+        self.names: list[str] = []
+        self.versions: set[str] = set()
+
+    def runs(self, plan: Plan) -> list[Run]:
+        """The plan's runs; missing ones are trained now, with progress on stderr."""
+        runs = collect(plan)
+        for run in runs:
+            self.configs[run.config.name] = run.config
+            self.versions.add(str(run.provenance.get("torch")))
+        return runs
+
+    def records(self, plan: Plan) -> list[Record]:
+        """The plan's other results; missing ones are computed now."""
+        records = collect_records(plan)
+        self.names += [record.path.name for record in records]
+        return records
+
+    def provenance(self) -> dict[str, Any]:
+        """What the figures were made from: hash over all runs, seeds, task sets, versions."""
+        import matplotlib
+
+        names = sorted({*self.configs, *self.names})
+        return {
+            "study": self.study,
+            "preset": self.preset,
+            "runs": len(names),
+            "hash": hashlib.sha256("\n".join(names).encode()).hexdigest()[:12],
+            "seeds": sorted({config.seed for config in self.configs.values()}),
+            "data": sorted({config.tasks for config in self.configs.values()}),
+            "matfl": matfl.__version__,
+            "torch": sorted(self.versions),
+            "matplotlib": matplotlib.__version__,
+        }
+
+    def save(self, fig: Figure, name: str, *, data: pd.DataFrame | None = None) -> None:
+        """Write `<study>_<name>.pdf`, `.png` and, given the numbers behind it, `.csv` into $MATFL_FIGURES, if set."""
+        folder = os.environ.get("MATFL_FIGURES")
+        if not folder:
+            return
+        from matfl.plots import save
+
+        base = Path(folder) / f"{self.study}_{name}"
+        save(fig, base, self.provenance())
+        if data is not None:
+            named = data.index.names != [None]
+            data.to_csv(base.with_name(base.name + ".csv"), index=named or data.index.dtype == object,
+                        float_format="%.6g", lineterminator="\n")  # fmt: skip
+
+    def report(self, claims: Iterable[Claim]) -> Report:
+        """The verdicts, to be shown; the driver finds them in `<study>.json` of $MATFL_FIGURES."""
+        report = Report(tuple(claims))
+        if folder := os.environ.get("MATFL_FIGURES"):
+            rows = [{"claim": c.text, "verdict": c.word, "evidence": c.evidence} for c in report.claims]
+            write_json(Path(folder) / f"{self.study}.json", {"claims": rows, "provenance": self.provenance()})
+        return report
+
+
+def merged(plans: Iterable[Plan]) -> Plan:
+    """The union of several plans, each run and job once."""
+    configs: dict[RunConfig, None] = {}
+    votes: dict[RunConfig, None] = {}
+    jobs: dict[str, Job] = {}
+    for plan in plans:
+        configs |= dict.fromkeys(plan.configs)
+        votes |= dict.fromkeys(plan.votes)
+        jobs |= {job_name(job): job for job in plan.jobs}
+    return Plan(configs=tuple(configs), votes=tuple(votes), jobs=tuple(jobs.values()))
+
+
+def export_record(run: Run, folder: Path, *, votes: bool) -> Path:
+    """Copy a run's small record, without the votes unless wanted; weights and similarities in half precision."""
+    import numpy as np
+
+    from matfl.runs import export
+
+    target = export(run, folder)
+    diagnostics: Mapping[str, np.ndarray] = run.diagnostics
+    kept = {name: array.astype(np.float16) if array.dtype == np.float32 else array
+            for name, array in diagnostics.items() if votes or name not in VOTES}  # fmt: skip
+    temporary = target / ".diagnostics.npz"
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, **kept)  # type: ignore[arg-type]
+    temporary.replace(target / "diagnostics.npz")
+    return target
+
+
+def read_claims(folder: Path, study: str) -> list[dict[str, str]]:
+    """The verdicts that a notebook left in `folder`."""
+    return list(json.loads((folder / f"{study}.json").read_text())["claims"])
