@@ -63,10 +63,10 @@ class _Streaming:
         return [total.cpu() for total in self._state]
 
 
-def _refuse(nan: Tensor, labels: Tensor | None = None, legal: str = "") -> None:
+def _refuse(nan: Tensor, labels: Tensor, legal: str) -> None:
     if nan.item():
         raise ValueError(f"{int(nan.item())} predicted pixels are NaN: training has diverged; lower lr")
-    if labels is not None and labels.item():
+    if labels.item():
         raise ValueError(f"{int(labels.item())} target pixels are neither {legal}: check the labels")
 
 
@@ -185,13 +185,12 @@ class NormalsMeter(_Streaming):
         histogram = _histogram(torch.where(valid_BHW, index, bins), bins + 1)[:-1]
         sums = [angle_BHW.sum(dtype=torch.float64), angle_BHW.square().sum(dtype=torch.float64)]
         sums += [((angle_BHW < limit) & valid_BHW).sum().double() for limit in (11.25, 22.5, 30)]
-        nan = prediction.isnan().any(1).sum() + (target.isnan().any(1)).sum()
-        return torch.stack(sums), histogram, nan
+        return torch.stack(sums), histogram, prediction.isnan().any(1).sum(), target.isnan().any(1).sum()
 
     def compute(self) -> dict[str, float]:
         """mean, median, rmse in degrees; 11.25, 22.5, 30: the shares (0 to 1) of pixels under these angles."""
-        sums, histogram, nan = self._totals()
-        _refuse(nan)
+        sums, histogram, nan, labels = self._totals()
+        _refuse(nan, labels, "unit vectors nor 0 (ignore)")
         n = int(histogram.sum())
         if n == 0:
             return dict.fromkeys(("mean", "median", "rmse", "11.25", "22.5", "30"), math.nan)

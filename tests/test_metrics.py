@@ -224,13 +224,24 @@ def test_small_angles_are_not_lost():
     assert m.compute()["mean"] == pytest.approx(0.004, rel=1e-3)
 
 
-def test_saliency_thresholds_are_strict():
+@pytest.mark.parametrize("salient, other, expected", [
+    (0.52, 0.5, 1),  # 0.5 itself is not above the threshold 0.5
+    (0.93, 0.88, 1),  # the highest threshold is 0.9
+    (0.22, 0.18, 1),  # the lowest is 0.2
+    (0.18, 0.12, 0),
+    (0.97, 0.92, 2 / 3),
+])  # fmt: skip
+def test_saliency_thresholds(salient, other, expected):
     m = meter(pair("outdoor/sal"))
-    m.update(torch.zeros(1, 1, 1, 4), torch.tensor([[[1, 1, 0, 255]]], dtype=torch.uint8))  # probability 0.5 everywhere
-    assert m.compute()["mIoU"] == pytest.approx(2 / 3)
-    above = meter(pair("outdoor/sal"))
-    above.update(torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 4, dtype=torch.uint8))
-    assert above.compute() == {"mIoU": 1, "maxF": 0}  # from threshold 0.5 on nothing is found, and there is nothing
+    logits = torch.tensor([salient, salient, other, 0.99]).logit().view(1, 1, 1, 4)
+    m.update(logits, torch.tensor([[[1, 1, 0, IGNORE]]], dtype=torch.uint8))
+    assert m.compute()["mIoU"] == pytest.approx(expected)
+
+
+def test_saliency_where_there_is_nothing():
+    m = meter(pair("outdoor/sal"))
+    m.update(torch.zeros(1, 1, 1, 4), torch.zeros(1, 1, 4, dtype=torch.uint8))
+    assert m.compute() == {"mIoU": 1, "maxF": 0}  # from threshold 0.5 on nothing is found, and there is nothing
 
 
 def test_people_only():
@@ -285,6 +296,16 @@ def test_illegal_labels_are_refused(name, value):
     m = meter(p)
     m.update(prediction, target)
     with pytest.raises(ValueError, match="2 target pixels are neither"):
+        m.compute()
+
+
+@pytest.mark.parametrize("name", ["outdoor/normals", "indoor/depth"])
+def test_nan_labels_are_refused(name):
+    p, prediction, target = random_batch(name, 3)
+    target[0, ..., 3, 4] = math.nan
+    m = meter(p)
+    m.update(prediction, target)
+    with pytest.raises(ValueError, match="1 target pixels are neither"):
         m.compute()
 
 
