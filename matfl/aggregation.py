@@ -85,16 +85,17 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
-def _like(updates: Updates, weights_NN: Tensor) -> Tensor:
-    return normalise(weights_NN.float()).to(updates.device)
+def _rows(updates: Updates, weights_NN: Tensor) -> Tensor:
+    """Rows scaled to sum to 1, on the updates' device and in the precision of their products."""
+    return normalise(weights_NN.to(updates.device, torch.float64)).to(product_dtype(updates.dtype))
 
 
 def _identity(updates: Updates, tasks: Sequence[Hashable], config: RunConfig) -> Mixing:
-    return Mixing(weights_NN=torch.eye(len(updates), device=updates.device))
+    return Mixing(weights_NN=_rows(updates, torch.eye(len(updates))))
 
 
 def _average(updates: Updates, tasks: Sequence[Hashable], config: RunConfig) -> Mixing:
-    return Mixing(weights_NN=_like(updates, torch.ones(len(updates), len(updates))))
+    return Mixing(weights_NN=_rows(updates, torch.ones(len(updates), len(updates))))
 
 
 def _same(labels: Sequence[Hashable]) -> Tensor:
@@ -103,7 +104,7 @@ def _same(labels: Sequence[Hashable]) -> Tensor:
 
 
 def _single_task(updates: Updates, tasks: Sequence[Hashable], config: RunConfig) -> Mixing:
-    return Mixing(weights_NN=_like(updates, _same(tasks)))
+    return Mixing(weights_NN=_rows(updates, _same(tasks)))
 
 
 def _grouped(updates: Updates, config: RunConfig) -> dict[str, Tensor]:
@@ -121,7 +122,7 @@ def _matfl(updates: Updates, tasks: Sequence[Hashable], config: RunConfig) -> Mi
 
 def _matfl_uniform(updates: Updates, tasks: Sequence[Hashable], config: RunConfig) -> Mixing:
     groups = _grouped(updates, config)
-    return Mixing(weights_NN=_like(updates, groups["friends"]), diagnostics=groups)
+    return Mixing(weights_NN=_rows(updates, groups["friends"]), diagnostics=groups)
 
 
 def _similarity_only(updates: Updates, tasks: Sequence[Hashable], config: RunConfig) -> Mixing:
@@ -129,31 +130,28 @@ def _similarity_only(updates: Updates, tasks: Sequence[Hashable], config: RunCon
     return Mixing(weights_NN=similarity_weights(similarity_LNN), diagnostics={"similarity": similarity_LNN})
 
 
-def _overall(updates: Updates) -> Tensor:
-    """Cosine (1, N, N) of the voting layers taken as one vector."""
-    return cosine(gram(updates, updates.layout.voting).sum(0, keepdim=True))
+def _layers_and_whole(updates: Updates) -> tuple[dict[str, Tensor], Tensor]:
+    """The similarity of each voting layer as a diagnostic, and (N, N) the cosine of all of them taken as one vector."""
+    gram_LNN = gram(updates, updates.layout.voting)
+    return {"similarity": cosine(gram_LNN).to(product_dtype(updates.dtype))}, cosine(gram_LNN.sum(0))
 
 
 def _clustered(updates: Updates, tasks: Sequence[Hashable], config: RunConfig) -> Mixing:
     from scipy.cluster.hierarchy import cut_tree, linkage
     from scipy.spatial.distance import squareform
 
-    cosine_1NN = _overall(updates)
-    n = len(updates)
-    clusters = list(range(n))
-    if n > config.clusters:
-        distances = squareform(1 - cosine_1NN[0].cpu().numpy(), checks=False)
-        clusters = cut_tree(linkage(distances, method="average"), n_clusters=[config.clusters])[:, 0].tolist()
-    return Mixing(
-        weights_NN=_like(updates, _same(clusters)),
-        diagnostics={"similarity": cosine_1NN.float(), "clusters": torch.tensor(clusters, dtype=torch.long)},
-    )
+    layers, cosine_NN = _layers_and_whole(updates)
+    labels = list(range(len(updates)))
+    if len(labels) > config.clusters:
+        tree = linkage(squareform(1 - cosine_NN.cpu().numpy(), checks=False), method="average")
+        labels = cut_tree(tree, n_clusters=[config.clusters])[:, 0].tolist()
+    return Mixing(weights_NN=_rows(updates, _same(labels)), diagnostics={**layers, "clusters": torch.tensor(labels)})
 
 
 def _soft_grouping(updates: Updates, tasks: Sequence[Hashable], config: RunConfig) -> Mixing:
-    cosine_1NN = _overall(updates)
-    kept_NN = torch.where(cosine_1NN[0] >= config.threshold, cosine_1NN[0], 0)
-    return Mixing(weights_NN=normalise(kept_NN).float(), diagnostics={"similarity": cosine_1NN.float()})
+    layers, cosine_NN = _layers_and_whole(updates)
+    weights_NN = torch.where(cosine_NN >= config.threshold, cosine_NN, 0)
+    return Mixing(weights_NN=_rows(updates, weights_NN), diagnostics=layers)
 
 
 _BUILT_IN: frozenset[str] = frozenset()

@@ -20,29 +20,26 @@ _SAFE = (1e-30, 1e30)
 
 
 def gram(updates: Updates, layers: Sequence[str]) -> Tensor:
-    """Inner products of the clients' updates in each layer: (L, N, N), float64.
+    """Inner products of the clients' updates in each layer: (L, N, N), float64. Reads each layer's columns once.
 
-    Products are taken in float32 (float64 for float64 updates), whatever the updates' own precision, and added in
-    float64; a layer in which a client's update is so large or small that its square leaves float32's range is taken in
-    float64. Reads each layer's columns once.
+    Products are taken in float32 or better whatever the updates' own precision (see `add_gram`) and added in float64. A
+    layer in which an update's square leaves float32's range is taken again in float64.
     """
     if not layers:
         raise ValueError("no voting layers: name them with Layout.of(backbone, voting=voting_layers(backbone, 8))")
-    n = len(updates)
-    gram_LNN = torch.zeros((len(layers), n, n), dtype=torch.float64, device=updates.device)
+    gram_LNN = torch.zeros((len(layers), len(updates), len(updates)), dtype=torch.float64, device=updates.device)
     for gram_NN, name in zip(gram_LNN, layers):
         if name not in updates.layout.parameters:
             raise ValueError(f"layer {name!r} is not a parameter of the backbone: choose voting layers with "
                              "matfl.models.voting_layers")  # fmt: skip
         slot = updates.layout.parameters[name]
-        dtype = product_dtype(updates.dtype)
-        for _, block_NK in updates.columns(slot.start, slot.stop):
-            add_gram(gram_NN, block_NK, dtype)
-        squares_N = gram_NN.diagonal()
-        if dtype == torch.float32 and not ((squares_N > _SAFE[0]) & (squares_N < _SAFE[1])).all():
+        for dtype in (product_dtype(updates.dtype), torch.float64):
             gram_NN.zero_()
             for _, block_NK in updates.columns(slot.start, slot.stop):
-                add_gram(gram_NN, block_NK, torch.float64)
+                add_gram(gram_NN, block_NK, dtype)
+            squares_N = gram_NN.diagonal()
+            if ((squares_N > _SAFE[0]) & (squares_N < _SAFE[1])).all():
+                break
     return gram_LNN
 
 

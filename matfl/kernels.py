@@ -32,20 +32,22 @@ def product_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def add_gram(gram_NN: Tensor, block_NK: Tensor, dtype: torch.dtype) -> None:
-    """gram_NN += block_NK @ block_NK.T, multiplied in `dtype`; partial sums are added in the precision of `gram_NN`."""
-    n = len(block_NK)
+    """gram_NN += block_NK @ block_NK.T, multiplied in `dtype`; partial sums are added in the precision of `gram_NN`.
+
+    Small blocks on the CPU are multiplied in float64, which costs little: equal updates then have equal products.
+    """
+    if block_NK.device.type == "cpu" and block_NK.numel() < _COMPILE_FROM:
+        dtype = torch.float64
     for _, piece_NK in _pieces(block_NK, dtype):
         if _compiled(piece_NK):
-            gram_NN += torch.from_numpy(_gram(piece_NK)).to(gram_NN.dtype)
+            gram_NN += torch.from_numpy(_gram(piece_NK)).to(gram_NN)
             continue
         whole = piece_NK.shape[1] // _TILE * _TILE
+        tiles_TNK = piece_NK[:, :whole].unflatten(1, (-1, _TILE)).transpose(0, 1)
         with _full_precision():
-            tail_NK = piece_NK[:, whole:]
-            gram_NN += tail_NK @ tail_NK.T
-            if whole:
-                tiles_TNK = piece_NK[:, :whole].unflatten(1, (-1, _TILE)).transpose(0, 1)
-                for some_TNK in tiles_TNK.split(max(1, (1 << 24) // n**2)):
-                    gram_NN += torch.bmm(some_TNK, some_TNK.transpose(1, 2)).sum(0)
+            for some_TNK in tiles_TNK.split(max(1, (1 << 24) // len(piece_NK) ** 2)):
+                gram_NN += torch.bmm(some_TNK, some_TNK.transpose(1, 2)).sum(0)
+            gram_NN += piece_NK[:, whole:] @ piece_NK[:, whole:].T
 
 
 def add_mixed(out_CK: Tensor, weights_CN: Tensor, block_NK: Tensor) -> None:
