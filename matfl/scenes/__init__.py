@@ -28,7 +28,7 @@ from matfl.scenes.tracing import dot, on_device, primary
 
 __all__ = ["CLASS_NAMES", "OBJECT_CLASSES", "PART_NAMES", "REGION_IDS", "VERSION", "edges", "render", "render_objects"]
 
-VERSION = 1
+VERSION = 2
 """Raised whenever pictures or labels change: part of every cache key."""
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "outdoor": outdoor.CLASSES,

@@ -27,8 +27,6 @@ class Piece:
     """From the wall to the footprint's centre, for what stands against a wall; 0 for what stands free."""
     weight: float = 1.0
     """How often it is drawn."""
-    top: float = 0.0
-    """Height at which small things may stand on it; 0: never."""
 
 
 PIECES: dict[str, Piece] = {
@@ -46,14 +44,14 @@ PIECES: dict[str, Piece] = {
 CLASSES = ("wall", "floor", "ceiling", *PIECES)
 """Values of semseg; every pixel has a class."""
 
-_SLOTS = 8
+_SLOTS = 10
 _PICTURES = 3
-_TRIES = 5
+_TRIES = 8
 _FACES = tuple(range(_SLOTS + _PICTURES + 1, _SLOTS + _PICTURES + 7))
 
 
 def _furnish(draws: Draws, high: Floats, camera: Floats) -> list[Primitives]:
-    """Up to eight pieces on the floor and three pictures. high (B, 3): the room spans 0..high, and in x -high..high."""
+    """Up to ten pieces on the floor and three pictures. high (B, 3): the room spans 0..high, and in x -high..high."""
     b = len(draws)
     pieces = list(PIECES.values())
     radius = np.array([piece.radius for piece in pieces])
@@ -62,7 +60,7 @@ def _furnish(draws: Draws, high: Floats, camera: Floats) -> list[Primitives]:
     spot, radii = np.zeros((b, _SLOTS + 1, 2)), np.full((b, _SLOTS + 1), -1.0)
     # The camera keeps a free disc of its own.
     spot[:, 0], radii[:, 0] = camera[:, [0, 2]], 0.55
-    busy = draws.uniform(0.5, 1.0)
+    busy = draws.uniform(0.6, 1.0)
     chosen = []
     for slot in range(1, _SLOTS + 1):
         which = draws.choice([piece.weight for piece in pieces])
@@ -103,12 +101,12 @@ def _furnish(draws: Draws, high: Floats, camera: Floats) -> list[Primitives]:
         x = np.where(wall == 0, -wide, np.where(wall == 1, wide, (2 * along - 1) * wide))
         z = np.where(wall == 2, long, along * long)
         yaw = np.where(wall == 0, np.pi / 2, np.where(wall == 1, -np.pi / 2, np.pi))
+        scale = draws.uniform(0.8, 1.3)
         if len(keep):
+            # Each picture hangs a little further out than the last, so that two never share a plane.
             groups.append(furniture.picture(draws.child(2000 + number, keep)).place(
-                image=keep, position=vector(x, level, z)[keep], yaw=yaw[keep], scale=draws.uniform(0.8, 1.3)[keep],
+                image=keep, position=(vector(x, level, z) + 0.015 * number * vector(np.sin(yaw), 0, np.cos(yaw)))[keep], yaw=yaw[keep], scale=scale[keep],
                 instance=_SLOTS + 1 + number + 0 * keep, label=CLASSES.index("picture")))  # fmt: skip
-        else:
-            draws.uniform()
     return groups
 
 

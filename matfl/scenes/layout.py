@@ -29,10 +29,10 @@ def first_free(candidates: Floats, radius: Floats, allowed: NDArray[np.bool_], p
                ) -> tuple[Floats, NDArray[np.bool_]]:  # fmt: skip
     """The first allowed candidate (B, T, 2) whose disc touches none of those placed, and whether there is one.
 
-    radius (B,) of the new disc; placed (B, K, 2) with radii (B, K), negative for an empty place.
+    radius (B,) of the new disc; placed (B, K, 2) with radii (B, K). What has a negative radius takes no room.
     """
     apart = ((candidates[:, :, None] - placed[:, None]) ** 2).sum(-1)
-    reach = np.where(radii >= 0, radii + radius[:, None], 0.0)[:, None]
+    reach = np.where((radii >= 0) & (radius[:, None] >= 0), radii + radius[:, None], 0.0)[:, None]
     free = allowed & (apart >= reach**2).all(-1)
     return candidates[np.arange(len(candidates)), free.argmax(1)], free.any(1)
 
@@ -94,4 +94,4 @@ def daylight(draws: Draws, around: Floats) -> dict[str, Floats]:
 def sensor(draws: Draws) -> dict[str, NDArray]:
     """Exposure, white balance and noise of B cameras, as fields of `Scenes`."""
     exposure = 2 ** draws.uniform(-0.7, 0.6)[:, None] * draws.uniform(0.85, 1.15, 3)
-    return {"exposure": exposure, "grain": 0.05 * draws.uniform() ** 2 + 0.004, "key": draws.child(99).keys}
+    return {"exposure": exposure, "grain": 0.04 * draws.uniform() ** 2 + 0.004, "key": draws.child(99).keys}

@@ -28,6 +28,8 @@ class Thing:
     height: float
     radius: float
     """Of the footprint."""
+    bulk: float
+    """Share of a square of side `size` that its picture fills, about."""
     scale: tuple[float, float] = (0.85, 1.15)
     """Range of the random scale."""
     leading: float = 0.0
@@ -39,29 +41,31 @@ class Thing:
 
 
 THINGS: dict[str, Thing] = {
-    "person": Thing(build=person, size=HEIGHT, height=HEIGHT, radius=0.4, leading=15, following=1.2),
-    "dog": Thing(build=things.dog, size=0.9, height=0.7, radius=0.5, scale=(0.7, 1.3), leading=1),
-    "horse": Thing(build=things.horse, size=2.2, height=2.0, radius=1.1, leading=1),
-    "car": Thing(build=things.car, size=3.4, height=1.4, radius=2.0, leading=1),
-    "tree": Thing(build=things.tree, size=3.2, height=3.2, radius=0.8, scale=(0.7, 1.6), following=1.6, salient=False),
-    "house": Thing(
-        build=things.house, size=5.5, height=4.5, radius=3.5, scale=(0.8, 1.3), following=1.2, salient=False
+    "person": Thing(build=person, size=HEIGHT, height=HEIGHT, radius=0.4, bulk=0.17, leading=15, following=1.0),
+    "dog": Thing(build=things.dog, size=0.9, height=0.7, radius=0.5, bulk=0.3, scale=(0.7, 1.3), leading=1),
+    "horse": Thing(build=things.horse, size=2.2, height=2.0, radius=1.1, bulk=0.3, leading=1),
+    "car": Thing(build=things.car, size=3.4, height=1.4, radius=2.0, bulk=0.3, leading=1),
+    "tree": Thing(
+        build=things.tree, size=3.2, height=3.2, radius=0.8, bulk=0.45, scale=(0.7, 1.6), following=2.2, salient=False
     ),
-    "bench": Thing(build=things.bench, size=1.5, height=0.9, radius=0.9, leading=1),
-    "lamp": Thing(build=things.lamp, size=3.2, height=3.2, radius=0.3, salient=False),
-    "sign": Thing(build=things.sign, size=2.2, height=2.2, radius=0.4, leading=0.7),
-    "ball": Thing(build=things.ball, size=0.5, height=0.5, radius=0.3, scale=(0.6, 2.0), leading=0.7),
-    "bin": Thing(build=things.bin, size=0.95, height=0.95, radius=0.4, leading=0.7),
-    "plane": Thing(build=things.plane, size=5.0, height=1.4, radius=0.0, scale=(0.8, 1.4), following=0.8),
+    "house": Thing(
+        build=things.house, size=5.5, height=4.5, radius=3.5, bulk=0.6, scale=(0.8, 1.3), following=2.4, salient=False
+    ),
+    "bench": Thing(build=things.bench, size=1.5, height=0.9, radius=0.9, bulk=0.35, leading=1),
+    "lamp": Thing(build=things.lamp, size=3.2, height=3.2, radius=0.3, bulk=0.05, salient=False),
+    "sign": Thing(build=things.sign, size=2.2, height=2.2, radius=0.4, bulk=0.1, leading=0.7),
+    "ball": Thing(build=things.ball, size=0.5, height=0.5, radius=0.3, bulk=0.78, scale=(0.6, 2.0), leading=0.7),
+    "bin": Thing(build=things.bin, size=0.95, height=0.95, radius=0.4, bulk=0.6, leading=0.7),
+    "plane": Thing(build=things.plane, size=5.0, height=1.4, radius=0.0, bulk=0.1, scale=(0.8, 1.4), following=0.8),
 }
 CLASSES = ("background", *THINGS)
 """Values of semseg; the ground, the sky and clutter are background."""
 
-_SLOTS = 8
-_TRIES = 4
+_SLOTS = 9
+_TRIES = 6
 _CLUTTER = 2
 _GROUND, _ROAD, _HILL, _ROCK = _SLOTS + 1, _SLOTS + 2, _SLOTS + 3, _SLOTS + 5
-"""Region names after the objects' 1..8; clutter takes two each."""
+"""Region names after the objects' 1..9; clutter takes two each."""
 
 
 def _column(field: str) -> Floats:
@@ -85,26 +89,32 @@ def open_ground(draws: Draws, look: Material) -> dict[str, object]:
 
 
 def _arrange(draws: Draws, tangent: Floats, eye: Floats) -> dict[str, NDArray]:
-    """Class, scale, position and yaw of up to 8 objects a scene; slot 0 leads and is never hidden. Arrays (B, slots)."""
+    """Class, scale, position and yaw of up to nine objects a scene; slot 0 leads and is never hidden. Arrays (B, slots)."""
     b = len(draws)
-    size, height, radius = _column("size"), _column("height"), _column("radius")
+    size, height, radius, bulk = (_column(name) for name in ("size", "height", "radius", "bulk"))
+    covered = np.zeros(b)
     scales = np.array([thing.scale for thing in THINGS.values()])
+    scenic = np.array([not thing.salient for thing in THINGS.values()])
     plane, house, people = (list(THINGS).index(name) for name in ("plane", "house", "person"))
     kind, scale, active = np.zeros((b, _SLOTS), np.int64), np.ones((b, _SLOTS)), np.zeros((b, _SLOTS), bool)
     spot, radii, base = np.zeros((b, _SLOTS, 2)), np.full((b, _SLOTS), -1.0), np.zeros((b, _SLOTS))
-    busy = draws.uniform(0.35, 0.95)
+    busy = draws.uniform(0.45, 1.0)
     for slot in range(_SLOTS):
         which = draws.choice(_column("following") if slot else _column("leading"))
         # A second person beside a leading one is common; elsewhere people are as rare as other things.
         beside = draws.chance(0.35) & (kind[:, 0] == people) & (slot == 1)
         which = np.where(beside, people, which)
         grown = draws.uniform(scales[which, 0], scales[which, 1])
+        scenery = scenic[which]
         if slot == 0:
             share = np.where(which == people, draws.uniform(0.6, 1.25), draws.uniform(0.4, 0.8))
+            covered = bulk[which] * share**2
         else:
-            share = 0.1 * 5.5 ** draws.uniform()
-            share = np.where(beside, draws.uniform(0.35, 0.8), share)
-            share = np.where(which == house, share * 1.5, share)
+            share = 0.15 * 4.5 ** draws.uniform()
+            share = np.where(beside, draws.uniform(0.35, 0.9), share)
+            share = np.where(scenery, share * 1.6, share)
+            # Nothing but scenery comes near the leading object's area: there is one dominant object.
+            share = np.where(scenery, share, np.minimum(share, np.sqrt(0.4 * covered / bulk[which])))
         reach = radius[which] * grown
         far = size[which] * grown / (2 * tangent * share)
         far = np.clip(far[:, None] * draws.uniform(0.8, 1.2, _TRIES), reach[:, None] + 0.8, 70.0)
@@ -113,11 +123,11 @@ def _arrange(draws: Draws, tangent: Floats, eye: Floats) -> dict[str, NDArray]:
         lead, lead_reach = spot[:, :1], radii[:, :1]
         before = far < lead[..., 1] + np.where(which == house, 8.0, 0.0)[:, None]
         gap = np.abs(across / far - lead[..., 0] / np.maximum(lead[..., 1], 0.1))
-        hides = before & (gap < (reach[:, None] / far + lead_reach / np.maximum(lead[..., 1], 0.1)) * 0.9)
+        hides = before & (gap < (reach[:, None] / far + lead_reach / np.maximum(lead[..., 1], 0.1)) * 0.75)
         aloft = which == plane
         allowed = (slot == 0) | ~hides | aloft[:, None]
         spot[:, slot], free = first_free(
-            candidates, np.where(aloft, -1e9, reach), allowed, spot[:, :slot], radii[:, :slot]
+            candidates, np.where(aloft, -1.0, reach), allowed, spot[:, :slot], radii[:, :slot]
         )
         kind[:, slot], scale[:, slot] = which, grown
         active[:, slot] = free & ((slot == 0) | (draws.uniform() < busy))
