@@ -173,7 +173,7 @@ class Sample:
             raise DataError(f"{path} is of mode {image.mode}: expected RGB, x, y and z as 255 (v + 1) / 2; {_RESTORE}")
         values = np.asarray(image, dtype=np.float32)
         self._same_size(path, values)
-        return 2 * values / 255 - 1
+        return values * np.float32(2 / 255) - 1
 
     def _npy(self, kind: str, dimensions: int) -> tuple[Path, np.ndarray]:
         path = self.layout.file(kind, self.name)
@@ -227,9 +227,9 @@ def laplacian_edges(label_map: np.ndarray) -> np.ndarray:
 
 def _unit(vectors_HW3: np.ndarray) -> np.ndarray:
     """Unit vectors, float32 (3, h, w); those too short for a direction (8 bits cannot store zero) become zero."""
-    length = np.sqrt((vectors_HW3**2).sum(2, keepdims=True))
-    scaled = np.where(length > 0.01, vectors_HW3 / np.maximum(length, 0.01), 0)
-    return np.ascontiguousarray(scaled.astype(np.float32).transpose(2, 0, 1))
+    x, y, z = vectors = np.ascontiguousarray(vectors_HW3.transpose(2, 0, 1), dtype=np.float32)
+    length = np.sqrt(x * x + y * y + z * z)
+    return np.where(length > 0.01, vectors / np.maximum(length, np.float32(0.01)), np.float32(0))
 
 
 def _open_image(path: Path) -> Image.Image:

@@ -175,5 +175,5 @@ def resize_normals(normals_3HW: np.ndarray, size: tuple[int, int]) -> np.ndarray
         [np.asarray(Image.fromarray(c).resize((size[1], size[0]), Image.Resampling.BILINEAR)) for c in normals_3HW]
     )
     known = resize_nearest(np.any(normals_3HW, axis=0).astype(np.uint8), size) == 1
-    length = np.sqrt((blend**2).sum(0))
-    return np.where(known & (length > 1e-6), blend / np.maximum(length, 1e-6), 0)
+    length = np.sqrt(blend[0] ** 2 + blend[1] ** 2 + blend[2] ** 2)
+    return np.where(known & (length > 1e-6), blend / np.maximum(length, np.float32(1e-6)), np.float32(0))
