@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainResult", "evaluate", "learning_rate", "loss_weight", "resolve_precision", "train"]
 
+PIXELS = 1 << 21
+"""Network pixels of a batch in evaluation: eight images of the paper's size, at most 64 small ones."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
@@ -191,7 +194,7 @@ def evaluate(
     model.eval()
     measured = meter(pair, edge_protocol=config.edge_protocol)
     height, width = split.images.shape[-2:]
-    at_once = max(1, min(64, 2**21 // (height * width)))
+    at_once = max(1, min(64, PIXELS // (height * width)))
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i in range(len(split)):
         groups[split.native_size(i)].append(i)

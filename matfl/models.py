@@ -281,9 +281,9 @@ def _empty_backbone(config: RunConfig, device: str = "cpu") -> Backbone:
 
 
 def _empty_head(config: RunConfig, pair: Pair) -> Head:
+    block, _ = _STAGES[config.backbone]
     with torch.device("meta"):
-        in_channels = Backbone(config.backbone, config.width).channels
-        head = Head(in_channels, pair.channels, hidden=config.head_channels, rates=config.aspp_rates)
+        head = Head(8 * config.width * block.expansion, pair.channels, hidden=config.head_channels, rates=config.aspp_rates)
     return head.to_empty(device="cpu")
 
 
