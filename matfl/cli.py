@@ -150,7 +150,10 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     reproduce.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one per core, 1 on a GPU)")
     reproduce.add_argument("--backend", choices=("loky", "ray"), default="loky",
                            help="spread runs over this machine's processes, or over a Ray cluster")  # fmt: skip
-    reproduce.add_argument("--out", metavar="DIR", help="where figures and executed notebooks go")
+    reproduce.add_argument("--out", metavar="DIR",
+                           help="where figures, numbers, records and executed notebooks go (default: figures/PRESET)")  # fmt: skip
+    reproduce.add_argument("--update-notebooks", action="store_true",
+                           help="also put the executed notebooks in the place of the checkout's")  # fmt: skip
     _places(reproduce)
 
 
@@ -313,6 +316,7 @@ def _reproduce(arguments: argparse.Namespace) -> int | None:
         arguments.studies, preset=arguments.preset, parameters=_assignments(arguments.param), fresh=arguments.fresh,
         jobs=arguments.jobs, backend=arguments.backend, out=arguments.out, runs_dir=arguments.runs_dir,
         data_dir=arguments.data_dir, cache_dir=arguments.cache_dir, device=arguments.device,
+        update_notebooks=arguments.update_notebooks,
     )  # fmt: skip
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matfl.config import RunConfig
+from matfl.config import RunConfig, override
 from matfl.studies.base import Claim, Plan, base_config, setting, sizes, verdict
 from matfl.studies.store import Arrays, Record
 from matfl.studies.tables import interval
@@ -17,9 +17,10 @@ from matfl.tasks import TASKS, pairs
 if TYPE_CHECKING:
     import pandas as pd
 
-    from matfl.data import Client, Split
+    from matfl.data import Split
 
-__all__ = ["CentralTest", "chance_levels", "claims", "class_table", "gains", "pictures", "plan", "scores", "shares"]
+__all__ = ["CentralTest", "chance_levels", "claims", "class_table", "class_tables", "gains", "pictures", "plan",
+           "score_table", "scores", "shares", "splits"]  # fmt: skip
 
 SHARING = ("none", "domain", "all")
 """Which tasks share a backbone: none (single-task), those of one domain, all of them."""
@@ -87,6 +88,12 @@ def scores(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def score_table(frame: pd.DataFrame, chance: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds of every arrangement (`scores`) beside the constant answer (`chance_levels`), a row a pair."""
+    wide = frame.pivot_table(index="pair", columns="sharing", values="value", sort=False)
+    return chance.set_index("pair").join(wide)
+
+
 def gains(frame: pd.DataFrame) -> pd.DataFrame:
     """Relative gain (percent, positive is better) of sharing over the same seed's single-task model."""
     single = frame[frame["sharing"] == "none"].set_index(["pair", "seed"])["value"]
@@ -127,6 +134,27 @@ def pictures(split: Split, indices: Sequence[int]) -> list[tuple[str, list[np.nd
     return columns
 
 
+def splits(preset: str, settings: str = "") -> dict[str, dict[str, Split]]:
+    """Domain name -> its 'train' and 'val' split, for every domain of the preset."""
+    from matfl.federation import load_splits
+
+    return load_splits(base_config(preset, settings))
+
+
+def class_tables(found: Mapping[str, Mapping[str, Split]]) -> dict[str, pd.DataFrame]:
+    """`class_table` of every class map of the training splits, by pair name."""
+    from matfl.scenes import CLASS_NAMES, PART_NAMES
+
+    tables = {}
+    for domain, both in found.items():
+        for task, channels in both["train"].domain.channels.items():
+            if channels < 4:
+                continue
+            names = PART_NAMES if task == "human_parts" else CLASS_NAMES.get(domain)
+            tables[f"{domain}/{task}"] = class_table(both["train"], task, names)
+    return tables
+
+
 def class_table(split: Split, task: str, names: Sequence[str] | None = None) -> pd.DataFrame:
     """Each class's share of the labelled pixels and of the images that show it: columns class_name, share, images."""
     import pandas as pd
@@ -142,14 +170,18 @@ def class_table(split: Split, task: str, names: Sequence[str] | None = None) -> 
     return pd.DataFrame({"class_name": titles, "share": count / max(count.sum(), 1), "images": shown / len(split)})
 
 
-def shares(clients: Sequence[Client]) -> pd.DataFrame:
-    """The partition: columns client, pair, images."""
+def shares(preset: str, settings: str = "", *, seed: int = 0) -> pd.DataFrame:
+    """The partition of one seed: columns client, pair, images."""
     import pandas as pd
 
+    from matfl.data import partition
+
+    config = override(base_config(preset, settings), seed=seed)
+    clients = partition(config, {domain: both["train"] for domain, both in splits(preset, settings).items()})
     return pd.DataFrame([{"client": c.index, "pair": c.pair.name, "images": len(c.images)} for c in clients])
 
 
-def chance_levels(config: RunConfig) -> pd.DataFrame:
+def chance_levels(preset: str, settings: str = "") -> pd.DataFrame:
     """Main metric of every pair for an answer that never looks at the picture: columns pair, chance.
 
     See `matfl.studies.training.constant_scores`.
@@ -158,4 +190,6 @@ def chance_levels(config: RunConfig) -> pd.DataFrame:
 
     from matfl.studies.training import constant_scores
 
-    return pd.DataFrame([{"pair": name, "chance": value} for name, value in constant_scores(config).items()])
+    return pd.DataFrame(
+        [{"pair": name, "chance": value} for name, value in constant_scores(base_config(preset, settings)).items()]
+    )

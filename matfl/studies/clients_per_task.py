@@ -22,7 +22,7 @@ from matfl.studies.tables import RunLike, delta_table, final, interval, ordered_
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["claims", "deltas", "plan", "table"]
+__all__ = ["claims", "deltas", "plan", "scores", "table"]
 
 
 def plan(
@@ -49,6 +49,13 @@ def plan(
 def deltas(runs: Sequence[RunLike]) -> pd.DataFrame:
     """delta_m of each run against single-task FL of the same seed and number of clients."""
     return delta_table(final(runs))
+
+
+def scores(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """The first pair's main metric (Seg., where there is one) of each run at the last round."""
+    frame = final(runs)
+    pair = next((name for name in frame["pair"] if name.endswith("/semseg")), frame["pair"].iloc[0])
+    return frame[frame["pair"] == pair]
 
 
 def table(runs: Sequence[RunLike]) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from matfl.studies.tables import RunLike, delta_table, final, ordered_pairs, pai
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PAPER", "all_metrics", "claims", "compare", "curves", "deltas", "plan", "table", "with_paper"]
+__all__ = ["PAPER", "all_metrics", "beside_paper", "claims", "compare", "curves", "deltas", "plan", "table"]
 
 PAPER: dict[tuple[str, int], dict[str, dict[str, float]]] = {
     ("pascal5", 2): {
@@ -43,6 +43,9 @@ PAPER: dict[tuple[str, int], dict[str, dict[str, float]]] = {
     },
 }
 """The paper's Tables 1 and 2 by (task set, clients per task), method and pair."""
+
+STAND_IN = {"outdoor5": "pascal5", "scenes9": "paper9"}
+"""The paper's task set that an embedded one stands for."""
 
 
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: int = 0, settings: str = "") -> Plan:
@@ -95,19 +98,32 @@ def curves(runs: Sequence[RunLike], tasks: str) -> pd.DataFrame:
     return frame[frame["tasks"] == tasks]
 
 
-def with_paper(runs: Sequence[RunLike]) -> pd.DataFrame:
-    """Ours beside the paper's numbers, where the data are the paper's; empty for the embedded benchmark."""
+def beside_paper(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """The paper's Table 1 (or 2) and ours as gains over single-task FL in percent, for Seg. and Sal.
+
+    The embedded benchmark stands in for PASCAL-Context: other images, so only signs and sizes can be compared. Where
+    the data are the paper's, the levels are added.
+    """
     import pandas as pd
 
     frame = final(runs)
+    keys = ["tasks", "clients_per_task"]
     rows = []
-    for (tasks, count, method, pair), group in frame.groupby(
-        ["tasks", "clients_per_task", "method", "pair"], sort=False
-    ):
-        reported = PAPER.get((str(tasks), int(count)), {}).get(str(method), {})  # type: ignore[call-overload]
-        if pair in reported:
-            rows.append({"tasks": tasks, "clients_per_task": count, "method": method, "pair": pair,
-                         "paper": reported[str(pair)], "ours": group["value"].mean()})  # fmt: skip
+    for (tasks, count), group in frame.groupby(keys, sort=False):
+        reported = PAPER.get((STAND_IN.get(str(tasks), str(tasks)), int(count)), {})  # type: ignore[call-overload]
+        means = group.groupby(["method", "pair"])["value"].mean()
+        first = str(group["pair"].iloc[0]).partition("/")[0]
+        for method, values in reported.items():
+            if method not in means.index.get_level_values(0) or "single_task" not in means.index.get_level_values(0):
+                continue
+            row: dict[str, object] = {"tasks": tasks, "clients_per_task": count, "method": method}
+            for task, title in (("semseg", "Seg."), ("sal", "Sal.")):
+                ours, single = means[method, f"{first}/{task}"], means["single_task", f"{first}/{task}"]
+                theirs, base = values[f"pascal/{task}"], reported["single_task"][f"pascal/{task}"]
+                row |= {f"{title} paper %": 100 * (theirs / base - 1), f"{title} ours %": 100 * (ours / single - 1)}
+                if first == "pascal":
+                    row |= {f"{title} paper": theirs, f"{title} ours": ours}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 

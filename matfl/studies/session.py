@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import platform
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import matfl
 from matfl.studies.base import Claim, Plan
-from matfl.studies.store import Job, Record, job_name, load_or_compute, write_json
+from matfl.studies.store import Job, Record, job_name, load_or_compute, replace_file, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,7 +79,12 @@ def collect(plan: Plan, *, runs_dir: str | Path | None = None, fresh: bool = Fal
 
 def collect_records(plan: Plan, *, runs_dir: str | Path | None = None, **options: Any) -> list[Record]:
     """The plan's other results in order; `options` are those of `matfl.studies.store.load_or_compute`."""
-    return load_or_compute(plan.jobs, runs_dir=store_folder(runs_dir), records=record_folders(), **options)
+    import torch
+
+    versions = {"matfl": matfl.__version__, "torch": torch.__version__, "numpy": np.__version__,
+                "python": platform.python_version()}  # fmt: skip
+    return load_or_compute(plan.jobs, runs_dir=store_folder(runs_dir), records=record_folders(), provenance=versions,
+                           **options)  # fmt: skip
 
 
 class Report:
@@ -168,19 +177,23 @@ def merged(plans: Iterable[Plan]) -> Plan:
 
 
 def export_record(run: Run, folder: Path, *, votes: bool) -> Path:
-    """Copy a run's small record, without the votes unless wanted; weights and similarities in half precision."""
-    import numpy as np
+    """Copy a run's small record for a repository: without weights, clients' details and, unless wanted, votes.
 
+    Numbers keep six significant digits, weights and cosines half precision.
+    """
     from matfl.runs import export
 
     target = export(run, folder)
-    diagnostics: Mapping[str, np.ndarray] = run.diagnostics
     kept = {name: array.astype(np.float16) if array.dtype == np.float32 else array
-            for name, array in diagnostics.items() if votes or name not in VOTES}  # fmt: skip
-    temporary = target / ".diagnostics.npz"
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, **kept)  # type: ignore[arg-type]
-    temporary.replace(target / "diagnostics.npz")
+            for name, array in run.diagnostics.items() if votes or name not in VOTES}  # fmt: skip
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **kept)  # type: ignore[arg-type]
+    rounds = [json.dumps({name: value for name, value in row.items() if name != "clients"}) for row in run.rounds]
+    table = run.metrics.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    files = {"diagnostics.npz": buffer.getvalue(), "metrics.csv": table.encode(),
+             "rounds.jsonl": ("\n".join(rounds) + "\n").encode()}  # fmt: skip
+    for name, data in files.items():
+        replace_file(target / name, data)
     return target
 
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Job", "Record", "job_name", "load_or_compute", "read_record", "write_json", "write_record"]
+__all__ = ["Job", "Record", "job_name", "load_or_compute", "read_record", "replace_file", "write_json", "write_record"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -66,7 +66,8 @@ def job_name(job: Job) -> str:
     return f"{job.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file whole: to a temporary name, flushed and renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with open(temporary, "wb") as file:
@@ -78,7 +79,7 @@ def _replace(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON to a temporary name, flush and rename."""
-    _replace(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
+    replace_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _write_arrays(path: Path, arrays: Arrays) -> None:
@@ -86,7 +87,7 @@ def _write_arrays(path: Path, arrays: Arrays) -> None:
 
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub takes `allow_pickle` for an array
-    _replace(path, buffer.getvalue())
+    replace_file(path, buffer.getvalue())
 
 
 def _read_arrays(path: Path) -> Arrays:

@@ -1,0 +1,6 @@
+"""nbval: what is written to stderr (progress, warnings) is not compared."""
+
+
+def pytest_collectstart(collector):
+    if hasattr(collector, "skip_compare"):
+        collector.skip_compare += ("stderr",)
