@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 import tomllib
 import types
 import typing
@@ -94,7 +96,17 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check_type(field.name, getattr(self, field.name), _HINTS[field.name])
+            value = getattr(self, field.name)
+            _check_type(field.name, value, _HINTS[field.name])
+            if _HINTS[field.name] is float:
+                if not math.isfinite(value):
+                    raise ValueError(f"{field.name}={value}: choose a finite number")
+                object.__setattr__(self, field.name, value + 0.0)  # 1 and 1.0, 0.0 and -0.0 are one run, not two
+        for name in ("preset", "method"):
+            if not re.fullmatch(r"[A-Za-z0-9]\w*", getattr(self, name)):
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}: use letters, digits and _; it names the run's folder"
+                )
         at_least_one = ("clients_per_task", "k", "voting_layers", "rounds", "local_epochs", "batch_size", "width",
                         "head_channels", "evaluate_every", "clusters")  # fmt: skip
         for name in at_least_one:
@@ -202,14 +214,15 @@ def from_dict(values: Mapping[str, object]) -> RunConfig:
 
 
 def load_toml(path: str | Path) -> RunConfig:
-    """The config of a TOML file: a `preset` and the fields that differ from it."""
-    with open(path, "rb") as file:
-        values: dict[str, object] = tomllib.load(file)
-    base = preset(str(values.pop("preset", "quick")))
+    """The config of a TOML file: a `preset` (default quick) and the fields that differ. Errors name the file."""
+    text = Path(path).read_bytes()
     try:
-        return override(base, **values)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{path}: {error}") from None
+        values = tomllib.loads(text.decode())
+        return override(preset(values.pop("preset", "quick")), **values)
+    except TypeError as error:
+        raise TypeError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def quick() -> RunConfig:
@@ -249,6 +262,6 @@ PRESETS = {maker.__name__: maker for maker in (smoke, quick, full, paper_pascal5
 
 def preset(name: str) -> RunConfig:
     """The preset's config; a ValueError lists the known ones."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}: choose from {', '.join(PRESETS)}")
     return PRESETS[name]()
