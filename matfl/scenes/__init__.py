@@ -4,9 +4,10 @@
 semseg, normals, edge, depth. Every picture is a function of (seed, domain, split, index) alone.
 
 Conventions. Normals are unit vectors in the camera's frame: x to the right of the picture, y up, z towards the camera;
-zero in the sky. Depth is in metres along the camera's axis. Regions (objects one by one, the sky, the ground, each wall)
-make the edges: `matfl.scenes.labels.edges` has the rule, `saliency` that of the dominant object. Trees, houses and
-lamps are scenery: they are never dominant. human_parts is all zero in a picture without a person.
+zero in the sky. Depth is in metres along the camera's axis. The boundaries of regions (objects one by one, the sky,
+the ground, each wall) are the edges: `matfl.scenes.labels.edges` has the rule, `saliency` that of the dominant object.
+Trees, houses and lamps are scenery: they are never dominant. human_parts is all zero in a picture without a person. The
+domains count their own classes, 13 each; outdoors 0 is background, which counts, and indoors every pixel has a class.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
 """Names of the semseg values of each domain, and of the classes of `render_objects`."""
 OBJECT_CLASSES = len(objects.CLASSES)
 REGION_IDS = (1, 3, 4, 6, 9, 10, 11, 13, 15, 17, 18, 22, 23, 29, 30, 33, 34, 36, 37, 38, 39)
-"""Values of region maps: the sky, then every other region, by numbers that PASCAL-Context gives to classes with normals."""
+"""Values of region maps: the sky, then the other regions, numbered as classes of PASCAL-Context that have normals."""
 
 _BUILDERS: dict[str, Callable[[Keys], Scenes]] = {"outdoor": outdoor.build, "indoor": indoor.build}
 _TASKS = {

@@ -52,7 +52,7 @@ class Draws:
         """True with the given probability."""
         return self.uniform(0.0, 1.0, *shape) < probability
 
-    def choice(self, weights: Sequence[float], *shape: int) -> NDArray[np.int64]:
+    def choice(self, weights: Sequence[float] | Floats, *shape: int) -> NDArray[np.int64]:
         """Indices drawn with probabilities proportional to `weights`."""
         bounds = np.cumsum(np.asarray(weights, np.float64))
         drawn = np.searchsorted(bounds, self.uniform(0.0, 1.0, *shape) * bounds[-1], side="right")

@@ -123,8 +123,8 @@ def shelf(draws: Draws) -> Parts:
         parts.box(vector(0, level, deep), vector(half, 0.022, deep), wood)
         books = material(draws, patterns=(0, 0, 5, 0, 0, 1, 1), frequency=(8, 20), mottle=0.4)
         wide, tall = draws.uniform(0.3, 0.95), draws.uniform(0.35, 0.75) * height / 6.4
-        parts.box(vector(draws.uniform(-1, 1) * half * (1 - wide), level + tall + 0.02, deep), vector(half * wide * 0.95, tall, deep * 0.8),
-                  books, keep=draws.chance(0.8) & (number < 3))  # fmt: skip
+        row = vector(draws.uniform(-1, 1) * half * (1 - wide), level + tall + 0.02, deep)
+        parts.box(row, vector(half * wide * 0.95, tall, deep * 0.8), books, keep=draws.chance(0.8) & (number < 3))
     return parts
 
 

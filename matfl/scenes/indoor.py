@@ -90,11 +90,11 @@ def _furnish(draws: Draws, high: Floats, camera: Floats) -> list[Primitives]:
     kind, active, position, yaw, scale = (np.stack(column, axis=1) for column in zip(*chosen))
     groups = []
     for number, piece in enumerate(pieces):
-        image, slot = np.nonzero(active & (kind == number))
+        image, place = np.nonzero(active & (kind == number))
         if len(image):
-            groups.append(piece.build(draws.child(1000 + slot, image)).place(
-                image=image, position=position[image, slot], yaw=yaw[image, slot], scale=scale[image, slot],
-                instance=slot + 1, label=number + 3))  # fmt: skip
+            groups.append(piece.build(draws.child(1000 + place, image)).place(
+                image=image, position=position[image, place], yaw=yaw[image, place], scale=scale[image, place],
+                instance=place + 1, label=number + 3))  # fmt: skip
     for number in range(_PICTURES):
         wall, keep = draws.choice((1, 1, 2)), np.nonzero(draws.chance(0.6))[0]
         along, level = draws.uniform(0.15, 0.85), draws.uniform(1.3, 1.8)
@@ -104,8 +104,9 @@ def _furnish(draws: Draws, high: Floats, camera: Floats) -> list[Primitives]:
         scale = draws.uniform(0.8, 1.3)
         if len(keep):
             # Each picture hangs a little further out than the last, so that two never share a plane.
+            position = vector(x, level, z) + 0.015 * number * vector(np.sin(yaw), 0, np.cos(yaw))
             groups.append(furniture.picture(draws.child(2000 + number, keep)).place(
-                image=keep, position=(vector(x, level, z) + 0.015 * number * vector(np.sin(yaw), 0, np.cos(yaw)))[keep], yaw=yaw[keep], scale=scale[keep],
+                image=keep, position=position[keep], yaw=yaw[keep], scale=scale[keep],
                 instance=_SLOTS + 1 + number + 0 * keep, label=CLASSES.index("picture")))  # fmt: skip
     return groups
 
@@ -152,6 +153,7 @@ def build(keys: Keys) -> Scenes:
         position=position, basis=basis, tangent=tangent, light=light,
         light_colour=np.where(draws.chance(0.65)[:, None], warm, cold) * draws.uniform(0.5, 1.8)[:, None],
         falloff=draws.uniform(1.5, 8.0), ambient_up=ambient * (0.6 + 0.4 * cold),
-        ambient_down=ambient * draws.uniform(0.5, 0.9)[:, None] * (0.6 + 0.4 * warm), zenith=none, horizon=none, cloud=none,
+        ambient_down=ambient * draws.uniform(0.5, 0.9)[:, None] * (0.6 + 0.4 * warm),
+        zenith=none, horizon=none, cloud=none,
         cover=np.zeros(b), haze=np.full(b, 1e-9), **sensor(draws.child(2)),
     )  # fmt: skip

@@ -82,9 +82,9 @@ def edges(context: Tensor) -> Tensor:
 def saliency(instance: Tensor, salient: Tensor) -> Tensor:
     """Mask (B, H, W), 0/1 uint8, of the dominant object, by one rule: the greatest centre-weighted visible area.
 
-    instance: (B, H, W) identities >= 0; salient: the same shape, 1 where the object may be dominant. A pixel's weight falls
-    from 1 in the centre to 0 in the corners, with the squared distance. Equal scores go to the lower identity; below
-    1.5 % of the picture's total weight nothing is salient.
+    instance: (B, H, W) identities >= 0; salient: the same shape, 1 where the object may be dominant. A pixel's weight
+    falls from 1 in the centre to 0 in the corners, with the squared distance. Equal scores go to the lower identity;
+    below 1.5 % of the picture's total weight nothing is salient.
     """
     b, size, _ = instance.shape
     step = torch.arange(size, device=instance.device) * 2 - (size - 1)

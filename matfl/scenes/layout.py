@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,7 +67,7 @@ def shell(draws: Draws, looks: Sequence[Material], *, low: Floats, high: Floats,
                          for name, value in rows.items()})  # fmt: skip
 
 
-def daylight(draws: Draws, around: Floats) -> dict[str, Floats]:
+def daylight(draws: Draws, around: Floats) -> dict[str, Any]:
     """Sun, sky, haze and ambient light of B scenes about the points `around` (B, 3), as fields of `Scenes`."""
     elevation, azimuth = np.deg2rad(draws.uniform(15, 80)), draws.uniform(0, 2 * np.pi)
     toward = vector(np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth))
@@ -91,7 +92,7 @@ def daylight(draws: Draws, around: Floats) -> dict[str, Floats]:
     }
 
 
-def sensor(draws: Draws) -> dict[str, NDArray]:
+def sensor(draws: Draws) -> dict[str, Any]:
     """Exposure, white balance and noise of B cameras, as fields of `Scenes`."""
     exposure = 2 ** draws.uniform(-0.7, 0.6)[:, None] * draws.uniform(0.85, 1.15, 3)
     return {"exposure": exposure, "grain": 0.04 * draws.uniform() ** 2 + 0.004, "key": draws.child(99).keys}

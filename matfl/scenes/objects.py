@@ -45,6 +45,6 @@ def build(keys: Keys) -> tuple[Scenes, NDArray[np.int64]]:
                 instance=1 + 0 * rows, label=number))  # fmt: skip
     paint = material(draws, frequency=(0.2, 3.0)).where(draws.chance(0.5), ground_look(draws.child(1)))
     scenes = Scenes(primitives=Primitives.concatenate(groups), position=position, basis=look_at(position, target,
-                    np.deg2rad(draws.uniform(-12, 12))), tangent=tangent, **open_ground(draws.child(3), paint),  # type: ignore[arg-type]
+                    np.deg2rad(draws.uniform(-12, 12))), tangent=tangent, **open_ground(draws.child(3), paint),
                     **daylight(draws.child(5), vector(0, 0, far)), **sensor(draws.child(6)))  # fmt: skip
     return scenes, classes

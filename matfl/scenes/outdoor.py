@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +81,7 @@ def ground_look(draws: Draws) -> Material:
     return natural.where(draws.chance(0.65), paved)
 
 
-def open_ground(draws: Draws, look: Material) -> dict[str, object]:
+def open_ground(draws: Draws, look: Material) -> dict[str, Any]:
     """The ground plane, without walls, as fields of `Scenes`."""
     low, high = np.tile([-1e9, 0.0, -1e9], (len(draws), 1)), np.full((len(draws), 3), 1e9)
     planes = shell(draws, [look] * 6, low=low, high=high, yaw=draws.uniform(0, 2 * np.pi), label=[0] * 6,
@@ -89,7 +90,7 @@ def open_ground(draws: Draws, look: Material) -> dict[str, object]:
 
 
 def _arrange(draws: Draws, tangent: Floats, eye: Floats) -> dict[str, NDArray]:
-    """Class, scale, position and yaw of up to nine objects a scene; slot 0 leads and is never hidden. Arrays (B, slots)."""
+    """Class, scale, position and yaw of up to nine objects, arrays (B, slots); slot 0 leads and is never hidden."""
     b = len(draws)
     size, height, radius, bulk = (_column(name) for name in ("size", "height", "radius", "bulk"))
     covered = np.zeros(b)
@@ -149,7 +150,8 @@ def _instances(draws: Draws, plan: dict[str, NDArray]) -> list[Primitives]:
             continue
         spot = plan["spot"][image, slot]
         groups.append(thing.build(draws.child(slot + 1000, image)).place(
-            image=image, position=vector(spot[:, 0], plan["base"][image, slot], spot[:, 1]), yaw=plan["yaw"][image, slot],
+            image=image, position=vector(spot[:, 0], plan["base"][image, slot], spot[:, 1]),
+            yaw=plan["yaw"][image, slot],
             scale=plan["scale"][image, slot], instance=slot + 1, label=number + 1, salient=thing.salient))  # fmt: skip
     return groups
 
@@ -163,7 +165,8 @@ def _clutter(draws: Draws, near: Floats, tangent: Floats) -> list[Primitives]:
     half = draws.uniform(0.6, 3.0)
     road.box(vector(0, 0, 0), vector(half, 0.012, 90.0), ground_look(draws.child(2)), keep=draws.chance(0.5))
     groups.append(road.place(image=every, position=vector(draws.uniform(-4, 4), 0, near + draws.uniform(-2, 8)),
-                             yaw=draws.uniform(-np.pi / 2, np.pi / 2), scale=1.0, instance=_ROAD + 0 * every, label=0))  # fmt: skip
+                             yaw=draws.uniform(-np.pi / 2, np.pi / 2), scale=1.0, instance=_ROAD + 0 * every,
+                             label=0))  # fmt: skip
     for number in range(_CLUTTER):
         hill = Parts(draws.child(10 + number))
         wide = draws.uniform(8, 30)
@@ -178,7 +181,8 @@ def _clutter(draws: Draws, near: Floats, tangent: Floats) -> list[Primitives]:
         if len(chosen):
             stones = things.rock(draws.child(30 + number, chosen))
             groups.append(stones.place(image=chosen, position=vector(across, 0, distance)[chosen], yaw=0.0,
-                                       scale=(0.06 * distance + 0.2)[chosen], instance=_ROCK + number + 0 * chosen, label=0))  # fmt: skip
+                                       scale=(0.06 * distance + 0.2)[chosen], instance=_ROCK + number + 0 * chosen,
+                                       label=0))  # fmt: skip
     return groups
 
 
@@ -195,5 +199,5 @@ def build(keys: Keys) -> Scenes:
     basis = look_at(position, vector(0, target, near), np.deg2rad(draws.uniform(-9, 9)))
     primitives = Primitives.concatenate(_instances(draws, plan) + _clutter(draws.child(2), near, tangent))
     return Scenes(primitives=primitives, position=position, basis=basis, tangent=tangent,
-                  **open_ground(draws.child(3), ground_look(draws.child(4))),  # type: ignore[arg-type]
+                  **open_ground(draws.child(3), ground_look(draws.child(4))),
                   **daylight(draws.child(5), vector(0, 0, near)), **sensor(draws.child(6)))  # fmt: skip

@@ -62,7 +62,7 @@ class Material:
     gloss: Floats
     """(n,), strength of the highlight."""
 
-    def tinted(self, factor: ArrayLike) -> Material:
+    def tinted(self, factor: float | Floats) -> Material:
         """The same material, darker or lighter by a factor (broadcast to (n, 1))."""
         return replace(self, colour=np.clip(self.colour * factor, 0, 1), second=np.clip(self.second * factor, 0, 1))
 

@@ -91,7 +91,7 @@ class Tiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Primitives sorted by kind, then the shell's planes. Fields are (3, P) or (P,), float32 or int64, on the device."""
+    """Primitives sorted by kind, then the shell's planes: (3, P) or (P,), float32 or int64, on the device."""
 
     count: int
     """Primitives before the planes."""
@@ -132,7 +132,7 @@ def pick(column: Tensor, row: Tensor) -> Tensor:
 
 
 def pack(scenes: Scenes, size: int, device: torch.device) -> tuple[Table, Tiles]:
-    """Sort, transform and round the scenes' primitives, and cull them against the tiles of a picture of `size` pixels."""
+    """Sort, transform and round the scenes' primitives, and cull them against the tiles of `size`-pixel pictures."""
     primitives = scenes.primitives.take(np.argsort(scenes.primitives.kind, kind="stable"))
     count = len(primitives)
     every = Primitives.concatenate([primitives, scenes.shell])
@@ -162,7 +162,8 @@ def pack(scenes: Scenes, size: int, device: torch.device) -> tuple[Table, Tiles]
         ray=real(ray.reshape(-1, 12)), to_light=real(light), centre=real(every.centre), radius=real(radius),
         length=real(every.length), texture=real(every.half * every.frequency[:, None]), offset=real(every.offset),
         frequency=real(every.frequency), colour=real(every.colour), second=real(every.second),
-        pattern=whole(every.pattern), mottle=real(every.mottle), gloss=real(every.gloss), instance=whole(every.instance),
+        pattern=whole(every.pattern), mottle=real(every.mottle), gloss=real(every.gloss),
+        instance=whole(every.instance),
         label=whole(every.label), part=whole(every.part), salient=whole(every.salient), slots=whole(slots.T),
     )  # fmt: skip
     columns = -(-size // TILE)

@@ -50,14 +50,16 @@ def _quadruped(draws: Draws, *, length: Floats, leg: Floats, girth: Floats, neck
 
 def dog(draws: Draws) -> Parts:
     """A short-necked, short-legged animal with a thin tail, about 0.8 m long."""
-    return _quadruped(draws, length=draws.uniform(0.65, 0.9), leg=draws.uniform(0.2, 0.36), girth=draws.uniform(0.1, 0.15),
+    return _quadruped(draws, length=draws.uniform(0.65, 0.9), leg=draws.uniform(0.2, 0.36),
+                      girth=draws.uniform(0.1, 0.15),
                       neck=draws.uniform(0.05, 0.12), head=draws.uniform(0.17, 0.24), ears=draws.uniform(0.05, 0.09),
                       tail=draws.uniform(0.2, 0.4))  # fmt: skip
 
 
 def horse(draws: Draws) -> Parts:
     """A long-necked, long-legged animal, about 2 m long."""
-    return _quadruped(draws, length=draws.uniform(1.7, 2.1), leg=draws.uniform(0.85, 1.1), girth=draws.uniform(0.25, 0.33),
+    return _quadruped(draws, length=draws.uniform(1.7, 2.1), leg=draws.uniform(0.85, 1.1),
+                      girth=draws.uniform(0.25, 0.33),
                       neck=draws.uniform(0.5, 0.75), head=draws.uniform(0.34, 0.42), ears=draws.uniform(0.08, 0.12),
                       tail=draws.uniform(0.5, 0.8))  # fmt: skip
 
@@ -129,11 +131,12 @@ def house(draws: Draws) -> Parts:
     width, depth, height = draws.uniform(1.8, 3.2), draws.uniform(1.8, 3.0), draws.uniform(2.4, 5.0)
     parts.box(vector(0, height / 2, 0), vector(width, height / 2, depth), wall)
     gable = draws.chance(0.7)
-    # A square bar on its edge, sunk to its diagonal, makes both slopes of a gabled roof.
+    # Two slabs that meet at the ridge, over two flat ellipsoids as gables.
     rise, half = draws.uniform(0.45, 0.8), width * 1.1
     for side in (-1, 1):
         slope = np.arctan(rise)
-        frame = np.stack([vector(side * np.cos(slope), -np.sin(slope), 0), vector(side * np.sin(slope), np.cos(slope), 0),
+        cos, sin = np.cos(slope), np.sin(slope)
+        frame = np.stack([vector(side * cos, -sin, 0), vector(side * sin, cos, 0),
                           vector(0 * slope, 0, side)], axis=-2)  # fmt: skip
         run = half / np.cos(slope) / 2
         parts.box(vector(side * half / 2, height + rise * half / 2, 0), vector(run, 0.1, depth * 1.08), tiles,

@@ -148,7 +148,8 @@ def primary(scenes: Scenes, table: Table, tiles: Tiles, size: int) -> Hits:
         positive = ray[axis] > 0
         wall = torch.where(positive, walls[1][:, axis], walls[0][:, axis])
         distance = (wall - position[:, axis]) / ray[axis]
-        closer = distance < depth
+        # A ray along the wall never meets it; its quotient is infinite, of either sign, or no number.
+        closer = (distance < depth) & (distance > 0)
         depth = torch.where(closer, distance, depth)
         face = torch.where(closer, positive.to(torch.int64) + first, face)
     row = face + (table.count + 6 * torch.arange(b, device=device))[:, None]
@@ -178,7 +179,7 @@ def kind_blocks(table: Table, primitive: Tensor) -> list[tuple[int, slice]]:
 
 def _nearest(table: Table, tiles: Tiles, x: Tensor, y: Tensor) -> Tensor:
     """Packed nearest hits (tiles, 64) of all primitives; x, y (B, columns, 64)."""
-    sky = torch.tensor(torch.inf).view(torch.int32).item()
+    sky = int(torch.tensor(torch.inf).view(torch.int32))
     nearest = torch.full((x.shape[0] * x.shape[1] ** 2, _PIXELS), sky << 32, dtype=torch.int64, device=x.device)
     for kind, block in kind_blocks(table, tiles.primitive):
         primitive = tiles.primitive[block]
