@@ -214,7 +214,8 @@ class _Simulation:
             spent["train"] += time.perf_counter() - began
             losses.append(reply.loss)
             yield reply
-            if server.evaluates(state.round) and np.isfinite(reply.loss):
+            sound = np.isfinite(reply.loss) and all(t.isfinite().all() for t in model.parameters())
+            if server.evaluates(state.round) and sound:
                 began = time.perf_counter()
                 measured += self._rows(state.round, model, client.pair, index, "local")
                 spent["evaluate"] += time.perf_counter() - began
