@@ -334,8 +334,8 @@ def test_parts_of_a_large_batch_are_the_small_batches(monkeypatch):
 
 
 def test_seed_domain_split_and_index_each_change_the_picture():
-    cases = [("outdoor", "train", 1, 0), ("outdoor", "train", 1, 1), ("outdoor", "val", 1, 0), ("outdoor", "train", 0, 0),
-             ("indoor", "train", 1, 0)]  # fmt: skip
+    cases = [("outdoor", "train", 1, 0), ("outdoor", "train", 1, 1), ("outdoor", "val", 1, 0),
+             ("outdoor", "train", 0, 0), ("indoor", "train", 1, 0)]  # fmt: skip
     first, *others = (
         scenes.render(domain, split, [k], size=32, seed=seed)["image"] for domain, split, k, seed in cases
     )
