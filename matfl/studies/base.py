@@ -48,7 +48,7 @@ class Sizes:
 SIZES: dict[str, Sizes] = {
     "smoke": Sizes(seeds=1, methods=(*BASELINES, "matfl_uniform"), ks=(2, 8, 18), clients=(1, 2), layers=(1, 8),
                    layer_seeds=1, subsets=3, variant_subsets=2, update_epochs=2, central_seeds=1),
-    "quick": Sizes(),
+    "quick": Sizes(ks=(2, 4, 8, 12, 18), layers=(2, 8, 16)),
     "full": Sizes(ks=(2, 4, 6, 8, 10, 12, 14, 16, 18), layers=(1, 2, 4, 8, 16), variant_subsets=10),
     "paper_pascal5": Sizes(ks=(2, 4, 6, 8, 10), clients=(1, 2), layers=(1, 2, 4, 8, 16)),
     "paper_9": Sizes(ks=(2, 4, 6, 8, 10, 12, 14, 16, 18), clients=(1, 2), layers=(1, 2, 4, 8, 16)),
