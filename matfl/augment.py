@@ -18,10 +18,11 @@ from torch import Tensor
 
 from matfl.tasks import IGNORE, Pair
 
-__all__ = ["RULES", "Warp", "augment", "draw", "normalise", "warp"]
+__all__ = ["MEAN", "RULES", "STD", "Warp", "augment", "draw", "normalise", "warp"]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's red, green and blue, in shares of 255."""
 
 
 class Warp(NamedTuple):

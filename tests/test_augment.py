@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from matfl.augment import RULES, Warp, augment, draw, normalise, warp
+from matfl.scenes import render
 from matfl.tasks import IGNORE, pair, pairs
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -146,6 +147,17 @@ def test_a_sphere_looks_the_same_from_everywhere(flip, angle, scale):
     inner = distance < 0.8
     assert (got - after)[:, inner].abs().max() < 0.03
     assert got[:, distance > 1.1].abs().max() == 0
+
+
+def test_rendered_normals_have_the_handedness_that_is_turned():
+    """The floor faces up, so y points down the picture; a wall on the left faces right, so x points right."""
+    indoor = render("indoor", "val", range(24), size=32)
+    assert indoor["normals"][:, 1][indoor["semseg"] == 1].mean() < -0.5
+    walls = (indoor["semseg"] == 0) & (indoor["normals"][:, 2] < 0.5)
+    left, right = walls.clone(), walls.clone()
+    left[..., 8:], right[..., :-8] = False, False
+    assert indoor["normals"][:, 0][left].mean() > 0.3
+    assert indoor["normals"][:, 0][right].mean() < -0.3
 
 
 def test_normals_come_back_as_unit_vectors_or_ignore():

@@ -234,13 +234,13 @@ def test_normals_are_unit_or_zero_and_face_the_camera(domain):
     # Looking along -z through pixel (x, y): a visible surface's normal makes an acute angle with the way back.
     tangent = BUILDERS[domain](stream_keys(0, list(BUILDERS).index(domain), 0, np.arange(96))).tangent
     step = torch.from_numpy((np.arange(48) * 2 + 1 - 48) / 48 * tangent[:, None]).float()
-    cosine = -normals[:, 0] * step[:, None, :] + normals[:, 1] * step[:, :, None] + normals[:, 2]
+    cosine = -normals[:, 0] * step[:, None, :] - normals[:, 1] * step[:, :, None] + normals[:, 2]
     assert (cosine[~none] > -1e-3).float().mean() > 0.9999
 
 
 def test_floor_and_ceiling_normals_point_up_and_down_the_picture():
     indoor_batch = batch("indoor")
-    up = indoor_batch["normals"][:, 1]
+    up = -indoor_batch["normals"][:, 1]
     assert up[indoor_batch["semseg"] == 1].mean() > 0.5
     assert up[indoor_batch["semseg"] == 2].mean() < -0.5
 
@@ -327,8 +327,7 @@ def test_batch_order_and_size_do_not_matter(domain):
 
 def test_parts_of_a_large_batch_are_the_small_batches(monkeypatch):
     whole = scenes.render("outdoor", "val", range(12), size=16)
-    monkeypatch.setattr(scenes, "_BUILD", 5)
-    monkeypatch.setattr(scenes, "_PIXELS", 2 * 16 * 16)
+    monkeypatch.setattr(scenes, "_CPU_LIMITS", (5, 2 * 16 * 16))
     cut = scenes.render("outdoor", "val", range(12), size=16)
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 

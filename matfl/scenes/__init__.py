@@ -3,11 +3,12 @@
 **outdoor**, in the role of PASCAL-Context: semseg, human_parts, sal, normals, edge. **indoor**, in the role of NYUD:
 semseg, normals, edge, depth. Every picture is a function of (seed, domain, split, index) alone.
 
-Conventions. Normals are unit vectors in the camera's frame: x to the right of the picture, y up, z towards the camera;
-zero in the sky. Depth is in metres along the camera's axis. The boundaries of regions (objects one by one, the sky,
-the ground, each wall) are the edges: `matfl.scenes.labels.edges` has the rule, `saliency` that of the dominant object.
-Trees, houses and lamps are scenery: they are never dominant. human_parts is all zero in a picture without a person. The
-domains count their own classes, 13 each; outdoors 0 is background, which counts, and indoors every pixel has a class.
+Conventions. Normals are unit vectors in the camera's frame: x to the right of the picture, y down it, z towards the
+camera; zero in the sky. (`matfl.augment` turns normals with the picture and counts on that.) Depth is in metres along
+the camera's axis. The boundaries of regions (objects one by one, the sky, the ground, each wall) are the edges:
+`matfl.scenes.labels.edges` has the rule, `saliency` that of the dominant object. Trees, houses and lamps are scenery:
+they are never dominant. human_parts is all zero in a picture without a person. The domains count their own classes, 13
+each; outdoors 0 is background, which counts, and indoors every pixel has a class.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from matfl.scenes.tracing import dot, on_device, primary
 
 __all__ = ["CLASS_NAMES", "OBJECT_CLASSES", "PART_NAMES", "REGION_IDS", "VERSION", "edges", "render", "render_objects"]
 
-VERSION = 2
+VERSION = 3
 """Raised whenever pictures or labels change: part of every cache key."""
 CLASS_NAMES: dict[str, tuple[str, ...]] = {
     "outdoor": outdoor.CLASSES,
@@ -47,10 +48,9 @@ _TASKS = {
     "indoor": ("semseg", "normals", "edge", "depth"),
 }
 _SPLITS = ("train", "val")
-_BUILD = 256
-"""Scenes built at once: enough to make numpy's overhead small."""
-_PIXELS, _PIXELS_ACCELERATOR = 1 << 17, 1 << 22
-"""Pixels traced at once: few enough for a processor's cache and 500 MB of memory."""
+_CPU_LIMITS, _ACCELERATOR_LIMITS = (256, 1 << 17), (1024, 1 << 22)
+"""Scenes built at once: enough to make numpy's overhead small. Pixels traced at once: few enough for a processor's cache
+and 500 MB of memory."""
 
 
 def _indices(indices: Iterable[int] | Tensor | NDArray, size: int, seed: int) -> NDArray[np.int64]:
@@ -88,8 +88,8 @@ def _draw(scenes: Scenes, size: int, device: torch.device, wanted: tuple[str, ..
         elif name == "depth":
             result[name] = raster(torch.where(hits.sky, 0.0, hits.depth), size)
         elif name == "normals":
-            # Rows of the basis point right, up and away; the camera's frame has its z axis towards it.
-            axes = on_device(scenes.basis * np.array([1.0, 1.0, -1.0])[:, None], device)[..., None]
+            # Rows of the basis point right, up and away; normals are written right, down and towards the camera.
+            axes = on_device(scenes.basis * np.array([1.0, -1.0, -1.0])[:, None], device)[..., None]
             camera = [dot((axis[:, 0], axis[:, 1], axis[:, 2]), hits.normal) for axis in axes.unbind(1)]
             result[name] = raster(torch.stack(camera, 1), size)
     return result
@@ -125,9 +125,9 @@ def render(domain: str, split: str, indices: Iterable[int] | Tensor | NDArray, *
     wanted = _TASKS[domain] + (("regions",) if regions else ())
     stream = (seed, list(_BUILDERS).index(domain), _SPLITS.index(split))
     chunks = []
-    for start in range(0, len(chosen), _BUILD):
-        scenes = _BUILDERS[domain](stream_keys(*stream, chosen[start : start + _BUILD]))
-        chunks += [_draw(part, size, device, wanted) for part in _parts(scenes, size, device)]
+    for part in _portions(chosen, device):
+        scenes = _BUILDERS[domain](stream_keys(*stream, part))
+        chunks += [_draw(some, size, device, wanted) for some in _parts(scenes, size, device)]
     return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
@@ -140,14 +140,24 @@ def render_objects(indices: Iterable[int] | Tensor | NDArray, *, seed: int = 0, 
     chosen = _indices(indices, size, seed)
     device = torch.device(device)
     images, classes = [], []
-    for start in range(0, len(chosen), _BUILD):
-        scenes, labels = objects.build(stream_keys(seed, len(_BUILDERS), 0, chosen[start : start + _BUILD]))
-        images += [_draw(part, size, device, ())["image"] for part in _parts(scenes, size, device)]
+    for part in _portions(chosen, device):
+        scenes, labels = objects.build(stream_keys(seed, len(_BUILDERS), 0, part))
+        images += [_draw(some, size, device, ())["image"] for some in _parts(scenes, size, device)]
         classes.append(torch.from_numpy(labels).to(device))
     return torch.cat(images), torch.cat(classes)
 
 
+def _limits(device: torch.device) -> tuple[int, int]:
+    return _CPU_LIMITS if device.type == "cpu" else _ACCELERATOR_LIMITS
+
+
+def _portions(indices: NDArray[np.int64], device: torch.device) -> list[NDArray[np.int64]]:
+    """The indices in portions that are built at once."""
+    step = _limits(device)[0]
+    return [indices[start : start + step] for start in range(0, len(indices), step)]
+
+
 def _parts(scenes: Scenes, size: int, device: torch.device) -> Iterator[Scenes]:
     """The scenes in parts that are traced at once."""
-    step = max(1, (_PIXELS if device.type == "cpu" else _PIXELS_ACCELERATOR) // size**2)
+    step = max(1, _limits(device)[1] // size**2)
     return (scenes.part(start, start + step) for start in range(0, len(scenes), step))
