@@ -18,6 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from matfl.kernels import empty_rows
+
 __all__ = ["FileMatrix", "FileTensors", "save_tensors"]
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -126,7 +128,7 @@ class FileMatrix:
         n, dtype = len(self.files), self.dtype
         fitting = self.memory // (max(n, 1) * dtype.itemsize)
         width = min(max(fitting // 4096, 1) * 4096, stop - start)
-        buffer_NK = torch.empty((n, max(width, 0)), dtype=dtype)
+        buffer_NK = empty_rows(n, max(width, 0), dtype=dtype)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for first in range(start, stop, max(width, 1)):
                 last = min(first + width, stop)

@@ -1,9 +1,9 @@
 """The two passes over all updates, Gram products and mixing, at the speed of memory.
 
 N clients' updates are a very flat matrix (18 x 11 million), a shape at which general matrix products spend most of
-their time packing, and compute a symmetric result twice. Large float32 blocks on the CPU therefore go through two small
-compiled loops that keep 3 x 3 rows in registers; everything else (GPUs, other precisions, small blocks) goes through
-batched torch products. Both ways agree up to rounding.
+their time packing, and compute a symmetric result twice. On the CPU, mixing takes few rows at a time, which are not
+packed, and large Gram products go through a compiled loop that keeps 3 x 3 rows in registers. GPUs and other precisions
+take plain and batched torch products. All ways agree up to rounding.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["add_gram", "add_mixed", "product_dtype"]
+__all__ = ["add_gram", "add_mixed", "empty_rows", "product_dtype"]
 
 _TILE = 4096
-"""Columns that a compiled loop, or one product of a batch, takes at a time: N rows of them stay in the cache."""
+"""Columns that the compiled loop (at most), or one product of a batch, takes at a time."""
 _COMPILE_FROM = 1 << 22
-"""Elements of a block from which the compiled loops repay their loading (under a second, then cached on disk)."""
+"""Elements of a block from which the compiled loop repays its loading (about a second, then cached on disk)."""
+_MIX_ROWS, _MIX_COLUMNS = 18, 1 << 16
+"""Clients and columns of one mixing product on the CPU; more clients at once cost up to three times as much each."""
 
 
 def product_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -32,34 +34,73 @@ def product_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def add_gram(gram_NN: Tensor, block_NK: Tensor, dtype: torch.dtype) -> None:
-    """gram_NN += block_NK @ block_NK.T, multiplied in `dtype`; partial sums are added in the precision of `gram_NN`.
+    """gram_NN += block_NK @ block_NK.T, multiplied in `dtype`; partial sums are added in float64.
 
     Small blocks on the CPU are multiplied in float64, which costs little: equal updates then have equal products.
     """
-    if block_NK.device.type == "cpu" and block_NK.numel() < _COMPILE_FROM:
-        dtype = torch.float64
-    for _, piece_NK in _pieces(block_NK, dtype):
-        if _compiled(piece_NK):
-            gram_NN += torch.from_numpy(_gram(piece_NK)).to(gram_NN)
-            continue
-        whole = piece_NK.shape[1] // _TILE * _TILE
-        tiles_TNK = piece_NK[:, :whole].unflatten(1, (-1, _TILE)).transpose(0, 1)
-        with _full_precision():
-            for some_TNK in tiles_TNK.split(max(1, (1 << 24) // len(piece_NK) ** 2)):
-                gram_NN += torch.bmm(some_TNK, some_TNK.transpose(1, 2)).sum(0)
-            gram_NN += piece_NK[:, whole:] @ piece_NK[:, whole:].T
+    part = _batched_gram
+    if block_NK.device.type == "cpu":
+        if block_NK.numel() < _COMPILE_FROM:
+            dtype = torch.float64
+        elif dtype == torch.float32:
+            part = partial(_compiled_gram, _compiled_loop())
+    for part_NN in _over_columns(block_NK, lambda first, last: _sum(part, block_NK[:, first:last], dtype)):
+        gram_NN += part_NN
 
 
 def add_mixed(out_CK: Tensor, weights_CN: Tensor, block_NK: Tensor) -> None:
     """out_CK += weights_CN @ block_NK, in place and in the precision of `out_CK` (float32 or float64)."""
     weights_CN = weights_CN.to(out_CK)
-    for first, piece_NK in _pieces(block_NK, out_CK.dtype):
-        target_CK = out_CK[:, first : first + piece_NK.shape[1]]
-        if _compiled(piece_NK) and target_CK.stride(1) == 1:
-            _mix(target_CK, weights_CN, piece_NK)
-        else:
-            with _full_precision():
-                target_CK.addmm_(weights_CN, piece_NK)
+
+    def part(first: int, last: int) -> None:
+        for start, piece_NK in _pieces(block_NK[:, first:last], out_CK.dtype):
+            _mix(out_CK[:, first + start : first + start + piece_NK.shape[1]], weights_CN, piece_NK)
+
+    _over_columns(block_NK, part)
+
+
+def empty_rows(n: int, columns: int, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """An uninitialised (n, columns) matrix whose rows start on cache lines, no two of them in the same cache sets."""
+    line = 16
+    return torch.empty((n, (-(-columns // line) | 1) * line), dtype=dtype, device=device)[:, :columns]
+
+
+def _sum(gram: Callable[[Tensor], Tensor], block_NK: Tensor, dtype: torch.dtype) -> Tensor:
+    total_NN = torch.zeros((len(block_NK),) * 2, dtype=torch.float64, device=block_NK.device)
+    for _, piece_NK in _pieces(block_NK, dtype):
+        total_NN += gram(piece_NK)
+    return total_NN
+
+
+def _batched_gram(block_NK: Tensor) -> Tensor:
+    whole = block_NK.shape[1] // _TILE * _TILE
+    tiles_TNK = block_NK[:, :whole].unflatten(1, (-1, _TILE)).transpose(0, 1)
+    with _full_precision():
+        total_NN = block_NK[:, whole:] @ block_NK[:, whole:].T
+        for some_TNK in tiles_TNK.split(max(1, (1 << 24) // len(block_NK) ** 2)):
+            total_NN += torch.bmm(some_TNK, some_TNK.transpose(1, 2)).sum(0)
+    return total_NN
+
+
+def _compiled_gram(loop: Callable[..., None], block_NK: Tensor) -> Tensor:
+    (n, columns), stride = block_NK.shape, block_NK.stride(0)
+    flat = block_NK.detach().as_strided(((n - 1) * stride + columns,), (1,)).numpy()
+    tile = max(256, min(_TILE, (1 << 17) // n // 256 * 256))  # N rows of a tile fill half a megabyte of cache
+    out_NN = np.zeros((n + 2, n + 2))
+    loop(flat, stride, n, columns, tile, out_NN)
+    upper_NN = torch.from_numpy(out_NN)[:n, :n].triu()
+    return upper_NN + upper_NN.triu(1).T
+
+
+def _mix(out_CK: Tensor, weights_CN: Tensor, block_NK: Tensor) -> None:
+    if block_NK.device.type != "cpu":
+        with _full_precision():
+            out_CK.addmm_(weights_CN, block_NK)
+        return
+    for first in range(0, block_NK.shape[1], _MIX_COLUMNS):
+        columns = slice(first, first + _MIX_COLUMNS)
+        for weights_CG, block_GK in zip(weights_CN.split(_MIX_ROWS, 1), block_NK[:, columns].split(_MIX_ROWS)):
+            out_CK[:, columns].addmm_(weights_CG, block_GK)
 
 
 def _pieces(block_NK: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
@@ -72,7 +113,7 @@ def _pieces(block_NK: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]
         return
     size = 1 << 22 if block_NK.device.type == "cpu" else 1 << 26
     step = _TILE * -(-size // (n * _TILE))
-    buffer_NK = torch.empty((n, min(step, columns)), dtype=dtype, device=block_NK.device)
+    buffer_NK = empty_rows(n, min(step, columns), dtype=dtype, device=block_NK.device)
     for first in range(0, columns, step):
         piece_NK = buffer_NK[:, : columns - first]
         yield first, piece_NK.copy_(block_NK[:, first : first + step])
@@ -90,65 +131,36 @@ def _full_precision() -> Iterator[None]:
         backend.fp32_precision = before
 
 
-def _compiled(block_NK: Tensor) -> bool:
-    return (block_NK.device.type == "cpu" and block_NK.dtype == torch.float32 and block_NK.stride(1) == 1
-            and block_NK.numel() >= _COMPILE_FROM)  # fmt: skip
+def _over_columns(block_NK: Tensor, part: Callable[[int, int], Any]) -> list[Any]:
+    """`part(first, last)` of each share of the columns: on the CPU one for each of torch's threads, elsewhere all.
 
-
-def _flat(block_NK: Tensor) -> tuple[np.ndarray, int]:
-    """The memory of a block whose rows are contiguous, as one array, and the distance from row to row."""
-    rows, columns = block_NK.shape
-    stride = block_NK.stride(0)
-    return block_NK.detach().as_strided(((rows - 1) * stride + columns,), (1,)).numpy(), stride
-
-
-def _gram(block_NK: Tensor) -> np.ndarray:
-    n, columns = block_NK.shape
-    flat, stride = _flat(block_NK)
-    loop, _ = _loops()
-
-    def part(first: int, last: int) -> np.ndarray:
-        out_NN = np.zeros((n + 2, n + 2))
-        loop(flat, stride, n, first, last, out_NN)
-        return out_NN
-
-    upper_NN = np.triu(sum(_in_threads(part, columns))[:n, :n])
-    return upper_NN + np.triu(upper_NN, 1).T
-
-
-def _mix(out_CK: Tensor, weights_CN: Tensor, block_NK: Tensor) -> None:
-    (c, n), columns = weights_CN.shape, block_NK.shape[1]
-    out, out_stride = _flat(out_CK)
-    flat, stride = _flat(block_NK)
-    weights = np.zeros((c + 2, n + 2), np.float32)
-    weights[:c, :n] = weights_CN
-    _, loop = _loops()
-    _in_threads(lambda first, last: loop(out, out_stride, c, weights, flat, stride, n, first, last), columns)
-
-
-def _in_threads(part: Callable[[int, int], Any], columns: int) -> list[Any]:
-    """`part(first, last)` of each thread's share of the columns; the compiled loops release Python's lock."""
-    threads = max(1, min(torch.get_num_threads(), columns // _TILE))
-    edges = [columns * i // threads for i in range(threads + 1)]
-    if threads == 1:
+    Each thread computes alone: threads that meet after every small product would mostly wait for each other.
+    """
+    columns = block_NK.shape[1]
+    threads = torch.get_num_threads() if block_NK.device.type == "cpu" else 1
+    edges = [*range(0, columns, max(_TILE, -(-columns // threads // _TILE) * _TILE)), columns]
+    if len(edges) <= 2:
         return [part(0, columns)]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(part, edges[:-1], edges[1:]))
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(part, edges[:-1], edges[1:]))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache
-def _loops() -> tuple[Callable[..., None], Callable[..., None]]:
-    """The compiled Gram and mixing loops. Rows beyond the last are read as the last: their results are not used."""
+def _compiled_loop() -> Callable[..., None]:
     from numba import njit
 
-    # Sums may be reordered (so that they fill vector registers), but NaN and infinity keep their meaning.
-    compiled = njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True)
-    return compiled(_gram_loop), compiled(_mix_loop)
+    # Sums may be reordered, so that they fill vector registers; NaN and infinity keep their meaning.
+    return njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True)(_gram_loop)
 
 
-def _gram_loop(u: np.ndarray, stride: int, n: int, start: int, stop: int, out: np.ndarray) -> None:
-    for first in range(start, stop, _TILE):
-        width = min(_TILE, stop - first)
+def _gram_loop(u: np.ndarray, stride: int, n: int, columns: int, tile: int, out: np.ndarray) -> None:
+    """Add the products of rows i <= j to `out` (n + 2, n + 2); rows beyond the last are the last, their sums unused."""
+    for first in range(0, columns, tile):
+        width = min(tile, columns - first)
         for i in range(0, n, 3):
             x0 = u[i * stride + first :][:width]
             x1 = u[min(i + 1, n - 1) * stride + first :][:width]
@@ -177,25 +189,3 @@ def _gram_loop(u: np.ndarray, stride: int, n: int, start: int, stop: int, out: n
                 out[i + 2, j] += s20
                 out[i + 2, j + 1] += s21
                 out[i + 2, j + 2] += s22
-
-
-def _mix_loop(out: np.ndarray, out_stride: int, c: int, a: np.ndarray, u: np.ndarray, stride: int, n: int,
-              start: int, stop: int) -> None:  # fmt: skip
-    unused = np.zeros((2, _TILE), np.float32)
-    for first in range(start, stop, _TILE):
-        width = min(_TILE, stop - first)
-        for i in range(0, c, 3):
-            t0 = out[i * out_stride + first :][:width]
-            t1 = out[(i + 1) * out_stride + first :][:width] if i + 1 < c else unused[0, :width]
-            t2 = out[(i + 2) * out_stride + first :][:width] if i + 2 < c else unused[1, :width]
-            for j in range(0, n, 3):
-                y0 = u[j * stride + first :][:width]
-                y1 = u[min(j + 1, n - 1) * stride + first :][:width]
-                y2 = u[min(j + 2, n - 1) * stride + first :][:width]
-                a00, a01, a02 = a[i, j], a[i, j + 1], a[i, j + 2]
-                a10, a11, a12 = a[i + 1, j], a[i + 1, j + 1], a[i + 1, j + 2]
-                a20, a21, a22 = a[i + 2, j], a[i + 2, j + 1], a[i + 2, j + 2]
-                for k in range(width):
-                    t0[k] += a00 * y0[k] + a01 * y1[k] + a02 * y2[k]
-                    t1[k] += a10 * y0[k] + a11 * y1[k] + a12 * y2[k]
-                    t2[k] += a20 * y0[k] + a21 * y1[k] + a22 * y2[k]

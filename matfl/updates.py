@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from matfl.files import FileMatrix, FileTensors, save_tensors
+from matfl.kernels import empty_rows
 
 __all__ = ["ClientUpdate", "Layout", "Slot", "Updates", "save_update"]
 
@@ -85,8 +86,8 @@ class Layout:
         return _length(self.buffers)
 
     def empty(self, n: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
-        """An uninitialised (n, P) matrix whose rows start at multiples of 64 elements, as vector units like them."""
-        return torch.empty((n, -(-self.P // 64) * 64), dtype=dtype, device=device)[:, : self.P]
+        """An uninitialised (n, P) matrix, laid out for fast products (`matfl.kernels.empty_rows`)."""
+        return empty_rows(n, self.P, dtype=dtype, device=device)
 
     def flatten(self, source: nn.Module | State, *, out: Tensor | None = None) -> Tensor:
         """The parameters as one row (P,), copied once; into `out` when given, else in the parameters' own dtype."""
