@@ -151,7 +151,7 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     reproduce.add_argument("--backend", choices=("loky", "ray"), default="loky",
                            help="spread runs over this machine's processes, or over a Ray cluster")  # fmt: skip
     reproduce.add_argument("--out", metavar="DIR",
-                           help="where figures, numbers, records and executed notebooks go (default: figures/PRESET)")  # fmt: skip
+                           help="where figures, records and executed notebooks go (default: figures/PRESET)")  # fmt: skip
     reproduce.add_argument("--update-notebooks", action="store_true",
                            help="also put the executed notebooks in the place of the checkout's")  # fmt: skip
     _places(reproduce)

@@ -168,7 +168,8 @@ def _execute(study: str, parameters: Mapping[str, object], out: Path) -> str:
     (out / f"{study}.json").unlink(missing_ok=True)
     try:
         papermill.execute_notebook(str(notebooks_folder() / f"{study}.ipynb"), str(target), dict(parameters),
-                                   kernel_name="python3", progress_bar=False)  # fmt: skip
+                                   kernel_name="python3", progress_bar=False,
+                                   extra_arguments=["--log-level=ERROR"])  # fmt: skip
     except papermill.exceptions.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue} (cell {error.exec_count} of {target})"
     normalise(target)

@@ -29,10 +29,24 @@ METHOD_COLORS = {"local": "#BBBBBB", "single_task": "#222222", "fedavg": "#DDAA3
 """Paul Tol's high- and medium-contrast colours; others fall back to grey."""
 
 _MARKERS = {True: "s", False: "o"}
-_STYLE: dict[str, Any] = {"font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
-          "legend.fontsize": 7, "figure.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False,
-          "lines.linewidth": 1.4, "lines.markersize": 4, "axes.linewidth": 0.7, "legend.frameon": False,
-          "figure.dpi": 130, "savefig.dpi": 200, "pdf.fonttype": 42, "svg.hashsalt": "matfl"}  # fmt: skip
+_STYLE: dict[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "figure.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "figure.dpi": 130,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,
+}
 
 
 def figure(

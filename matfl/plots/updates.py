@@ -46,7 +46,7 @@ def cosine_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     limit = max(0.05, float(np.nanmax(np.abs(matrix.to_numpy()))))
     sns.heatmap(matrix, ax=ax, cmap="RdBu_r", vmin=-limit, vmax=limit, center=0, square=True, annot=True, fmt=".2f",
                 annot_kws={"size": 5.5}, xticklabels=labels, yticklabels=labels, linewidths=0.3,
-                cbar_kws={"label": "mean cosine", "shrink": 0.8})  # fmt: skip
+                cbar_kws={"label": "mean cosine", "shrink": 0.65})  # fmt: skip
     for i, first in enumerate(names):
         for j, second in enumerate(names):
             if first.partition("/")[2] == second.partition("/")[2]:

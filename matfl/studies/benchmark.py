@@ -78,20 +78,24 @@ def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
 
 
 def scores(records: Sequence[Record]) -> pd.DataFrame:
-    """Main metric of every pair: columns sharing, pair, seed, value."""
+    """Main metric of every pair: columns sharing, pair, seed, value; in the order of `SHARING` and of the pairs."""
     import pandas as pd
 
-    rows = [{"sharing": kind, "pair": name, "seed": record.values["seed"],
-             "value": metrics[TASKS[name.partition("/")[2]].main_metric]}
-            for record in records for kind, found in record.values["metrics"].items()
-            for name, metrics in found.items()]  # fmt: skip
+    rows = []
+    for record in records:
+        names = [pair.name for pair in pairs(record.spec["config"]["tasks"])]
+        for kind in SHARING:
+            found = record.values["metrics"].get(kind, {})
+            rows += [{"sharing": kind, "pair": name, "seed": record.values["seed"],
+                      "value": found[name][TASKS[name.partition("/")[2]].main_metric]}
+                     for name in names if name in found]  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def score_table(frame: pd.DataFrame, chance: pd.DataFrame) -> pd.DataFrame:
     """Mean over seeds of every arrangement (`scores`) beside the constant answer (`chance_levels`), a row a pair."""
     wide = frame.pivot_table(index="pair", columns="sharing", values="value", sort=False)
-    return chance.set_index("pair").join(wide)
+    return chance.set_index("pair").join(wide[[kind for kind in SHARING if kind in wide]])
 
 
 def gains(frame: pd.DataFrame) -> pd.DataFrame:

@@ -64,8 +64,9 @@ def chance(k: int, clients: int) -> float:
 
 def frequency(friends_RNN: NDArray[np.bool_], participants_RN: NDArray[np.bool_]) -> Array:
     """(N, N) share of rounds in which row's client chose column's, of those in which both trained (Figure 5)."""
-    together = (participants_RN[:, :, None] & participants_RN[:, None, :]).sum(0)
-    return np.divide(friends_RNN.sum(0), together, out=np.full(together.shape, np.nan), where=together > 0)
+    both_RNN = participants_RN[:, :, None] & participants_RN[:, None, :]
+    together = both_RNN.sum(0)
+    return np.divide((friends_RNN & both_RNN).sum(0), together, out=np.full(together.shape, np.nan), where=together > 0)
 
 
 def mean_votes(votes_RLNN: Array, participants_RN: NDArray[np.bool_]) -> Array:

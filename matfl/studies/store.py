@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -140,6 +140,19 @@ def _finish(job: Job, folder: Path, provenance: dict[str, Any]) -> Record:
     return record
 
 
+def _progress(results: Iterable[None], total: int, title: str) -> Iterator[None]:
+    """Pass results on; a bar on a terminal, else a line for every tenth of them."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        yield from tqdm(results, total=total, desc=title, file=sys.stderr, leave=False)
+        return
+    for done, result in enumerate(results, 1):
+        if done * 10 // total > (done - 1) * 10 // total:
+            print(f"{title}: {done}/{total}", file=sys.stderr, flush=True)
+        yield result
+
+
 def load_or_compute(
     wanted: Iterable[Job],
     *,
@@ -156,7 +169,6 @@ def load_or_compute(
     `jobs` processes share the missing units of all jobs (default: one a core). `fresh` computes everything again.
     """
     from joblib import Parallel, delayed
-    from tqdm import tqdm
 
     wanted = list(wanted)
     found: dict[str, Record] = {}
@@ -178,7 +190,7 @@ def load_or_compute(
         parallel = Parallel(n_jobs=jobs or os.cpu_count() or 1, backend=backend, return_as="generator_unordered")
         calls = (delayed(_unit)(job, unit, folder, device) for job, unit, folder in tasks)
         kinds = ", ".join(sorted({job.kind for job in missing.values()}))
-        for _ in tqdm(parallel(calls), total=len(tasks), desc=kinds, file=sys.stderr, mininterval=10, leave=False):
+        for _ in _progress(parallel(calls), len(tasks), f"computing {kinds}"):
             pass
         for name, job in missing.items():
             found[name] = _finish(job, runs_dir / name, provenance or {})

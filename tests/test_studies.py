@@ -1,0 +1,511 @@
+"""The numbers of the studies on made-up runs whose answers are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from synthetic_runs import FakeRun, diagnostics, fake_run, metrics, scores
+
+from matfl.config import quick, smoke
+from matfl.studies import (
+    STUDIES,
+    Plan,
+    benchmark,
+    clients_per_task,
+    cost_and_scale,
+    grouping_frequency,
+    k_sweep,
+    layer_voting,
+    methods,
+    tables,
+    update_tsne,
+)
+from matfl.studies import diagnostics as measure
+from matfl.studies.base import Claim, base_config, chosen_methods, chosen_numbers, setting, sizes, verdict
+from matfl.studies.session import Report, merged
+from matfl.studies.store import job_name, load_or_compute, read_record
+
+BETTER = {"local": -4.0, "single_task": 0.0, "fedavg": -7.0, "fedprox": -8.0, "matfl": -1.0}
+
+
+def runs_of(plan: Plan, better: dict[str, float] = BETTER, spread: float = 0.0) -> list[FakeRun]:
+    """A made-up run for every config of a plan; `spread` percent more for each seed except in single_task."""
+    return [fake_run(c, better.get(c.method, -2.0) + (0 if c.method == "single_task" else spread * c.seed))
+            for c in plan.configs]  # fmt: skip
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "tasks, clients, k", [("scenes9", 2, 8), ("outdoor5", 2, 4), ("outdoor5", 1, 4), ("outdoor5", 4, 4)]
+)
+def test_k_fits_the_number_of_clients(tasks: str, clients: int, k: int) -> None:
+    assert setting(quick(), tasks, clients_per_task=clients).k == k
+
+
+def test_k_is_capped_and_a_given_one_kept() -> None:
+    assert setting(quick(), "outdoor/semseg,outdoor/sal", clients_per_task=1).k == 2
+    assert setting(quick(), "outdoor5", k=7).k == 7
+    assert setting(base_config("paper_9"), "pascal5").k == 8
+    assert setting(base_config("paper_9"), "pascal5", clients_per_task=1).k == 5
+    with pytest.raises(ValueError, match=r"k=11: choose 1\.\.10"):
+        setting(quick(), "outdoor5", k=11)
+
+
+def test_settings_reach_the_config() -> None:
+    assert base_config("smoke", "rounds=7; lr=3e-4").rounds == 7
+    assert base_config("smoke", "rounds=7; lr=3e-4").lr == 3e-4
+    with pytest.raises(ValueError, match="unknown parameter 'round'"):
+        base_config("smoke", "round=7")
+    with pytest.raises(ValueError, match="write name=value"):
+        base_config("smoke", "rounds")
+
+
+def test_lists_of_names_and_numbers() -> None:
+    assert chosen_methods("", ("matfl",)) == ("matfl",)
+    assert chosen_methods("matfl, local", ()) == ("local", "matfl")
+    assert len(chosen_methods("all", ())) >= 9
+    with pytest.raises(ValueError, match="unknown method 'fedsgd': choose from local"):
+        chosen_methods("fedsgd", ())
+    assert chosen_numbers("8,2,8", (1,), name="ks") == (2, 8)
+    assert chosen_numbers(" ", (3, 1), name="ks") == (3, 1)
+    with pytest.raises(ValueError, match="ks='2;8': expected integers"):
+        chosen_numbers("2;8", (), name="ks")
+    with pytest.raises(ValueError, match="unknown preset 'tiny'"):
+        sizes("tiny")
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "full", "paper_pascal5", "paper_9"])
+def test_every_study_plans_for_every_preset(preset: str) -> None:
+    for name, plan in STUDIES.items():
+        found = plan(preset)
+        assert found.configs or found.jobs, name
+        assert all(config.preset == preset for config in found.configs)
+        assert set(found.votes) <= set(found.configs)
+
+
+def test_studies_share_their_runs() -> None:
+    plans = [STUDIES[name]("quick") for name in STUDIES]
+    union = merged(plans)
+    assert len(set(union.configs)) == len(union.configs) < sum(len(plan.configs) for plan in plans)
+    table1 = set(methods.plan("quick").configs)
+    assert set(grouping_frequency.plan("quick").configs) <= table1
+    assert set(cost_and_scale.plan("quick").configs) <= table1
+    assert len(set(k_sweep.plan("quick").configs) - table1) == 3 * (len(sizes("quick").ks) - 1)
+    assert len(table1) == 2 * 9 * 3
+
+
+def test_single_task_is_always_there_and_parameters_change_the_plan() -> None:
+    assert {c.method for c in methods.plan("smoke", methods="matfl").configs} == {"single_task", "matfl"}
+    assert {c.k for c in k_sweep.plan("smoke", ks="3,5").configs if c.method == "matfl"} == {3, 5}
+    assert {c.tasks for c in methods.plan("smoke", tasks="outdoor5").configs} == {"outdoor5"}
+    assert {c.seed for c in clients_per_task.plan("smoke", seeds=2).configs} == {0, 1}
+    assert {c.voting_layers for c in layer_voting.plan("smoke", layers="2").configs} == {2, 8}
+    with pytest.raises(ValueError, match=r"k=19: choose 1\.\.18"):
+        k_sweep.plan("smoke", ks="19")
+
+
+def test_update_sets_differ_by_one_setting() -> None:
+    main, *others = update_tsne.plan("quick").jobs
+    assert isinstance(main, update_tsne.UpdateSet)
+    assert len(main.units()) == 90
+    assert main.config.lr == 1e-4
+    assert [job.title for job in others] == ["heads per_type", "heads per_task", "heads independent",
+                                             "learning rate x 10", "random start"]  # fmt: skip
+    assert len({job_name(job) for job in (main, *others)}) == 6
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_delta_m_of_a_uniform_gain_is_that_gain() -> None:
+    runs = [fake_run(setting(smoke(), "scenes9", method=name, seed=seed), better)
+            for name, better in (("single_task", 0.0), ("matfl", 3.0)) for seed in (0, 1)]  # fmt: skip
+    found = tables.delta_table(tables.final(runs)).set_index(["method", "seed"])["delta_m"]
+    assert found["matfl", 0] == pytest.approx(3.0)
+    assert found["matfl", 1] == pytest.approx(3.0)
+    assert found["single_task", 1] == 0
+
+
+def test_final_takes_the_last_round_the_kind_and_the_clients_mean() -> None:
+    config = setting(smoke(), "outdoor/semseg", method="local")
+    table = metrics(config, {1: {"outdoor/semseg": 0.1}, 4: {"outdoor/semseg": 0.4}})
+    own = table[table["kind"] == "global"]
+    table = pd.concat([own.assign(client=0), own.assign(client=1, value=own["value"] + 0.2)])
+    run = FakeRun(config, table)
+    assert tables.final([run])["value"].tolist() == pytest.approx([0.5])
+    assert tables.scores([run])["round"].tolist() == [1, 4]
+    with pytest.raises(ValueError, match="no metrics of kind 'local'"):
+        tables.final([run], kind="local")
+    local = fake_run(setting(smoke(), "outdoor/semseg,outdoor/normals", method="matfl"))
+    values = tables.final([local], kind="local").set_index("pair")["value"]
+    assert values["outdoor/semseg"] == pytest.approx(0.45)
+    assert values["outdoor/normals"] == pytest.approx(22)
+
+
+def test_missing_baseline_is_an_error() -> None:
+    runs = [fake_run(setting(smoke(), "outdoor5", method="matfl", seed=3))]
+    with pytest.raises(ValueError, match=r"delta_m needs a run of 'single_task' with tasks=outdoor5.*seed=3"):
+        tables.delta_table(tables.final(runs))
+    with pytest.raises(ValueError, match="no runs"):
+        tables.tidy([])
+
+
+def test_interval_is_the_paired_t_test() -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.normal(size=(2, 5))
+    bound = tables.interval(first - second)
+    reference = stats.ttest_rel(first, second).confidence_interval(0.95)
+    assert (bound["low"], bound["high"]) == pytest.approx((reference.low, reference.high))
+    assert np.isnan(tables.interval([1.0])["low"])
+    assert tables.interval([1.0])["mean"] == 1
+
+
+def test_paired_matches_seeds_and_refuses_mixtures() -> None:
+    frame = pd.DataFrame({
+        "tasks": "a", "method": ["x", "x", "y", "y"], "seed": [0, 1, 1, 0], "value": [1.0, 2.0, 5.0, 3.0],
+    })  # fmt: skip
+    row = tables.paired(frame, "value", method="x", against="y").iloc[0]
+    assert row["mean"] == pytest.approx(np.mean([1 - 3, 2 - 5]))
+    twice = pd.concat([frame, frame])
+    with pytest.raises(ValueError, match="several runs of one seed"):
+        tables.paired(twice, "value", method="x", against="y")
+
+
+# --- diagnostics ------------------------------------------------------------------------------------------------------
+
+
+def test_weights_and_correctness_by_hand() -> None:
+    same = measure.same_task(["a", "a", "b", "b"])
+    weights = np.array([[[0.7, 0.1, 0.2, 0.0], [0.2, 0.8, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5], [0.25, 0.25, 0.0, 0.5]]])
+    everyone = np.ones((1, 4), bool)
+    assert measure.self_weight(weights, everyone) == pytest.approx([(0.7 + 0.8 + 0.5 + 0.5) / 4])
+    assert measure.partner_weight(weights, same, everyone) == pytest.approx([(0.1 + 0.2 + 0.5 + 0.0) / 4])
+    friends = weights > 0
+    assert measure.correctness(friends, same, everyone) == pytest.approx([0.75])
+    three = np.array([[True, True, True, False]])
+    assert measure.self_weight(weights, three) == pytest.approx([2.0 / 3])
+    assert measure.correctness(friends, same, three) == pytest.approx([1.0])
+    assert np.isnan(measure.correctness(friends, same, np.array([[True, False, True, False]]))[0])
+    frequency = measure.frequency(np.concatenate([friends, ~friends]), np.concatenate([everyone, three]))
+    assert frequency[0, 1] == 0.5
+    assert frequency[0, 3] == 0
+    assert np.isnan(measure.frequency(friends, three)[0, 3])
+
+
+def test_chance_is_what_random_choices_give() -> None:
+    generator = np.random.default_rng(0)
+    hits = [0 in generator.choice(9, 3, replace=False) for _ in range(4000)]
+    assert measure.chance(4, 10) == pytest.approx(np.mean(hits), abs=0.03)
+    assert measure.chance(18, 18) == 1
+    assert np.isnan(measure.chance(1, 1))
+
+
+def test_random_friends_reach_chance_and_perfect_ones_everything() -> None:
+    config = setting(quick(), "scenes9", method="matfl", rounds=40)
+    random = grouping_frequency.over_rounds([fake_run(config, perfect=False)])
+    assert random["correctness"].mean() == pytest.approx(7 / 17, abs=0.05)
+    perfect = grouping_frequency.over_rounds([fake_run(config)])
+    assert (perfect["correctness"] == 1).all()
+    shares = perfect[["self_weight", "partner_weight", "other_weight"]].sum(axis=1)
+    assert shares.to_numpy() == pytest.approx(1)
+
+
+def test_agreement_of_equal_and_of_unrelated_layers() -> None:
+    generator = np.random.default_rng(0)
+    one = generator.normal(size=(2, 1, 12, 12))
+    everyone = np.ones((2, 12), bool)
+    assert measure.agreement(np.repeat(one, 3, axis=1), everyone) == pytest.approx(np.ones((3, 3)))
+    unrelated = measure.agreement(generator.normal(size=(20, 2, 12, 12)), np.ones((20, 12), bool))
+    assert abs(unrelated[0, 1]) < 0.1
+    values = generator.normal(size=(1, 2, 5, 5))
+    expected = np.mean([stats.spearmanr(np.delete(values[0, 0, i], i), np.delete(values[0, 1, i], i)).statistic
+                        for i in range(5)])  # fmt: skip
+    assert measure.agreement(values, np.ones((1, 5), bool))[0, 1] == pytest.approx(expected)
+    assert np.isnan(measure.agreement(values, np.array([[True, True, False, False, False]]))).all()
+
+
+def test_mean_votes_leave_out_who_was_absent() -> None:
+    votes = np.stack([np.full((1, 2, 2), 4), np.zeros((1, 2, 2))])
+    present = np.array([[True, True], [True, False]])
+    assert measure.mean_votes(votes, present)[0].tolist() == [[2, 4], [4, 4]]
+
+
+# --- studies ----------------------------------------------------------------------------------------------------------
+
+
+def test_methods_table_differences_and_claims() -> None:
+    runs = runs_of(methods.plan("quick"), spread=0.2)
+    table = methods.table(runs)
+    assert table.loc[("scenes9", "fedavg"), "delta_m"] == pytest.approx(-6.8)
+    assert table.loc[("scenes9", "fedavg"), "delta_m_sd"] == pytest.approx(0.2)
+    assert np.isnan(table.loc[("outdoor5", "matfl"), "indoor/depth"])
+    differences = methods.compare(runs).set_index(["tasks", "against"])
+    assert differences.loc[("outdoor5", "fedavg"), "mean"] == pytest.approx(6.0)
+    words = {claim.text: claim.word for claim in methods.claims(runs)}
+    assert words["scenes9: MaT-FL beats plain many-task FL"] == "held"
+    assert words["scenes9: plain many-task FL beats single-task FL"] == "not held"
+    assert words["outdoor5: MaT-FL beats single-task FL"] == "not held"
+    one_seed = [run for run in runs if run.config.seed == 0]
+    assert {claim.held for claim in methods.claims(one_seed)} == {None}
+
+
+def test_all_metrics_keep_every_metric_and_kind() -> None:
+    table = methods.all_metrics(runs_of(methods.plan("smoke", tasks="outdoor5")))
+    assert set(table["metric"]) >= {"mIoU", "odsF", "mean", "other"}
+    assert set(table["kind"]) == {"global", "local"}
+
+
+def test_paper_numbers_stand_beside_ours_as_gains() -> None:
+    runs = runs_of(methods.plan("quick", seeds=1))
+    table = methods.beside_paper(runs).set_index(["tasks", "method"])
+    assert table.loc[("outdoor5", "fedavg"), "Seg. paper %"] == pytest.approx(100 * (0.2731 / 0.2449 - 1))
+    assert table.loc[("outdoor5", "fedavg"), "Seg. ours %"] == pytest.approx(-7)
+    assert "Seg. ours" not in table
+    real = runs_of(methods.plan("paper_9", seeds=1, methods="single_task,fedavg"))
+    assert methods.beside_paper(real)["Sal. paper"].notna().all()
+
+
+def test_clients_per_task_claims_name_every_scale() -> None:
+    runs = runs_of(clients_per_task.plan("quick"), BETTER | {"matfl": 2.0}, spread=0.1)
+    table = clients_per_task.table(runs)
+    assert table.index.get_level_values(0).unique().tolist() == [1, 2, 4]
+    words = [claim.word for claim in clients_per_task.claims(runs)]
+    assert words == ["held", "held", "undecided"]
+    assert len(clients_per_task.scores(runs)) == len(runs)
+
+
+def test_k_sweep_numbers_and_claims() -> None:
+    plan = k_sweep.plan("quick")
+    runs = [fake_run(c, BETTER[c.method] + (0.1 * c.seed if c.method != "single_task" else 0)
+                     + (5 if c.method == "matfl" and c.k > 2 else 0)) for c in plan.configs]  # fmt: skip
+    frame = k_sweep.numbers(runs)
+    assert frame.loc[(frame["k"] == 2) & (frame["seed"] == 0), "delta_m"].tolist() == pytest.approx([-1])
+    assert set(frame["pair"]) == {"outdoor/semseg"}
+    assert [claim.word for claim in k_sweep.claims(frame)] == ["held", "held", "held"]
+    assert len(k_sweep.table(frame)) == 3 + len(sizes("quick").ks)
+    flat = k_sweep.numbers([fake_run(c, BETTER[c.method]) for c in plan.configs])
+    assert k_sweep.claims(flat)[0].word == "not held"
+
+
+def test_grouping_tables_and_claims() -> None:
+    runs = [fake_run(config) for config in grouping_frequency.plan("quick").configs]
+    assert np.diagonal(grouping_frequency.frequencies(runs)) == pytest.approx(1)
+    choices = grouping_frequency.neighbours(runs)
+    assert np.diagonal(choices) == pytest.approx(1)
+    counts = pd.Series(grouping_frequency.client_pairs(runs[0])).value_counts()
+    others = counts[choices.columns].to_numpy()[None, :] - np.eye(len(choices))
+    assert (choices.to_numpy() * others).sum() == pytest.approx(7 * len(choices))
+    claims = grouping_frequency.claims(runs)
+    assert claims[0].word == "held"
+    assert "at random it would be 41%" in claims[0].evidence
+    unlucky = [fake_run(c, perfect=False) for c in grouping_frequency.plan("quick").configs]
+    assert grouping_frequency.claims(unlucky)[0].word != "held"
+
+
+def test_grouping_without_partners_makes_no_claim_of_correctness() -> None:
+    config = setting(quick(), "outdoor5", clients_per_task=1, method="matfl")
+    texts = [claim.text for claim in grouping_frequency.claims([fake_run(config)])]
+    assert texts == ["The weights combine a client's update with its friends' rather than keep its own."]
+
+
+def test_layer_voting_numbers_and_claims() -> None:
+    plan = layer_voting.plan("quick")
+    runs = [fake_run(c, 0.0 if c.method == "single_task" else 0.1 * c.seed) for c in plan.configs]
+    drawn = layer_voting.default_runs(runs, "quick")
+    assert [run.config for run in drawn] == list(plan.votes)
+    frame = layer_voting.numbers(runs)
+    assert frame["voting_layers"].tolist() == [n for n in (1, 4, 8, 16) for _ in range(3)]
+    claims = layer_voting.claims(drawn, frame)
+    assert [claim.word for claim in claims] == ["held", "held"]
+    assert "100% of the cases" in claims[0].evidence
+    sensitive = frame.assign(delta_m=frame["delta_m"] - (frame["voting_layers"] == 1) * 3)
+    assert layer_voting.claims(drawn, sensitive)[1].word == "not held"
+    assert layer_voting.votes(drawn[0]).shape == (8, 18, 18)
+    assert np.diagonal(layer_voting.votes(drawn[0])[0]) == pytest.approx(8)
+
+
+def test_traffic_accumulates_and_finds_the_level() -> None:
+    runs = runs_of(cost_and_scale.plan("quick", seeds=2))
+    frame = cost_and_scale.traffic(runs)
+    last = frame[(frame["method"] == "fedavg") & (frame["round"] == 13)]
+    assert last["gigabytes"].tolist() == pytest.approx([13 * 2 * 18000 / 1e9] * 2)
+    assert last["delta_m"].tolist() == pytest.approx([-7, -7])
+    reached = cost_and_scale.bytes_to(frame, levels=(-40, -5))
+    assert reached.loc["fedavg", "-40 %"] == pytest.approx(2 * 18000 / 1e9)
+    assert np.isnan(reached.loc["fedavg", "-5 %"])
+    assert reached.loc["matfl", "-5 %"] == pytest.approx(13 * 2 * 18000 / 1e9)
+    assert cost_and_scale.round_costs(runs).loc["fedavg", "MB up a client"] == pytest.approx(1e-3)
+
+
+# --- updates ----------------------------------------------------------------------------------------------------------
+
+
+def clustered_updates(domains: float = 0.0, types: float = 1.0, models: int = 4) -> tuple[np.ndarray, list[str]]:
+    """Cosines of updates made of a part per task type, a part per domain and noise."""
+    generator = np.random.default_rng(0)
+    labels = [pair for pair in ("outdoor/semseg", "outdoor/normals", "indoor/semseg", "indoor/normals", "indoor/depth")
+              for _ in range(models)]  # fmt: skip
+    parts = {name: generator.normal(size=300) for label in labels for name in label.split("/")}
+    updates = np.stack([domains * parts[label.split("/")[0]] + types * parts[label.split("/")[1]]
+                        + 0.5 * generator.normal(size=300) for label in labels])  # fmt: skip
+    updates /= np.linalg.norm(updates, axis=1, keepdims=True)
+    return updates @ updates.T, labels
+
+
+def test_statistics_tell_tasks_from_domains() -> None:
+    by_type = update_tsne.statistics(*clustered_updates())
+    assert by_type["nearest_abroad_same_type"] == 1
+    assert by_type["same_type_other_domain"] > 0.7 > by_type["other_type_same_domain"]
+    assert by_type["silhouette_type"] > 0.5 > by_type["silhouette_domain"]
+    by_domain = update_tsne.statistics(*clustered_updates(domains=2, types=0.2))
+    assert by_domain["silhouette_domain"] > by_domain["silhouette_type"]
+    assert [claim.word for claim in update_tsne.claims(*clustered_updates(domains=2, types=0.2))][1] == "not held"
+    assert {claim.word for claim in update_tsne.claims(*clustered_updates(domains=0.4))} == {"held"}
+
+
+def test_pair_matrix_leaves_out_the_model_itself() -> None:
+    cosine, labels = clustered_updates(models=3)
+    matrix = update_tsne.pair_matrix(cosine, labels)
+    block = cosine[:3, :3]
+    assert matrix.loc["outdoor/semseg", "outdoor/semseg"] == pytest.approx((block.sum() - np.trace(block)) / 6)
+    assert np.isnan(update_tsne.pair_matrix(np.eye(1), ["outdoor/sal"]).iloc[0, 0])
+
+
+def test_cosines_of_updates_and_a_model_that_did_not_move() -> None:
+    job = update_tsne.UpdateSet(title="main", config=setting(smoke(), "outdoor/sal"), subsets=2, share=0.1)
+    values = {"loss": 1.0, "images": 3, "cos_start": 0.0}
+    parts = [(values, {"update": np.array(update, np.float32), "voting": np.array([0, 1, 1])})
+             for update in ([3.0, 4.0, 0.0], [0.0, 0.0, 2.0])]  # fmt: skip
+    _, arrays = job.combine(parts)
+    assert arrays["cosine_backbone"][0, 1] == 0
+    assert arrays["cosine_backbone"][0, 0] == pytest.approx(1)
+    record = type("Record", (), {"arrays": arrays})()
+    with pytest.raises(ValueError, match="layers='head': choose from backbone, voting"):
+        update_tsne.cosines(record, "head")
+    parts[1][1]["update"][:] = 0
+    with pytest.raises(ValueError, match="did not move"):
+        job.combine(parts)
+
+
+def test_embedding_is_repeatable() -> None:
+    cosine, labels = clustered_updates(models=3)
+    first, second = (update_tsne.embed(cosine, labels) for _ in range(2))
+    pd.testing.assert_frame_equal(first, second)
+    assert first["pair"].tolist() == labels
+
+
+# --- the benchmark ----------------------------------------------------------------------------------------------------
+
+
+def test_gains_have_the_sign_of_better() -> None:
+    frame = pd.DataFrame({
+        "sharing": ["none", "domain", "none", "domain"], "pair": ["outdoor/semseg"] * 2 + ["outdoor/normals"] * 2,
+        "seed": 0, "value": [0.5, 0.6, 20.0, 18.0],
+    })  # fmt: skip
+    assert benchmark.gains(frame)["gain"].tolist() == pytest.approx([20, 10])
+    claims = benchmark.claims(benchmark.gains(frame))
+    assert [claim.word for claim in claims] == ["undecided"]
+    three = pd.concat([frame.assign(seed=s, value=frame["value"] * (1 + s / 100)) for s in range(3)])
+    assert benchmark.claims(benchmark.gains(three).assign(gain=[1.0, 2.0, 3.0, 2.0, 2.5, 2.0]))[0].word == "held"
+
+
+def test_central_groups() -> None:
+    job = benchmark.CentralTest(config=setting(smoke(), "scenes9"))
+    groups = job.groups()
+    assert sum(unit.startswith("none-") for unit in groups) == 9
+    assert len(groups["domain-indoor"]) == 4
+    assert len(groups["all"]) == 9
+    assert "all" not in benchmark.CentralTest(config=setting(smoke(), "outdoor5")).groups()
+
+
+# --- the store of other results ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Squares:
+    """A job that counts how often a unit is computed, by files."""
+
+    numbers: tuple[int, ...]
+    trace: Path
+    fails: bool = False
+
+    kind = "squares"
+
+    def spec(self) -> dict[str, object]:
+        return {"numbers": list(self.numbers)}
+
+    def units(self) -> list[str]:
+        return [str(number) for number in self.numbers]
+
+    def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+        if self.fails and unit == "3":
+            raise RuntimeError("interrupted")
+        with open(self.trace, "a") as file:
+            file.write(unit + "\n")
+        return {"square": int(unit) ** 2}, {"array": np.full(2, int(unit))}
+
+    def combine(
+        self, parts: list[tuple[dict[str, object], dict[str, np.ndarray]]]
+    ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+        return ({"squares": [values["square"] for values, _ in parts]},
+                {"all": np.stack([arrays["array"] for _, arrays in parts])})  # fmt: skip
+
+
+def test_records_are_computed_once_and_found_in_the_store_or_among_records(tmp_path: Path) -> None:
+    job = Squares((1, 2), tmp_path / "trace")
+    (first,) = load_or_compute([job], runs_dir=tmp_path / "a", jobs=1)
+    assert first.values == {"squares": [1, 4]}
+    assert sorted(path.name for path in first.path.iterdir()) == ["arrays.npz", "record.json"]
+    (again,) = load_or_compute([job], runs_dir=tmp_path / "b", records=[tmp_path / "a"], jobs=1)
+    assert again.path == first.path
+    assert np.array_equal(read_record(again.path).arrays["all"], [[1, 1], [2, 2]])
+    assert (tmp_path / "trace").read_text() == "1\n2\n"
+    load_or_compute([job], runs_dir=tmp_path / "a", jobs=1, fresh=True)
+    assert (tmp_path / "trace").read_text() == "1\n2\n1\n2\n"
+
+
+def test_an_interrupted_job_goes_on_with_what_is_missing(tmp_path: Path) -> None:
+    job = Squares((1, 3, 4), tmp_path / "trace", fails=True)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        load_or_compute([job], runs_dir=tmp_path, jobs=1)
+    (record,) = load_or_compute([replace(job, fails=False)], runs_dir=tmp_path, jobs=1)
+    assert record.values["squares"] == [1, 9, 16]
+    assert sorted((tmp_path / "trace").read_text().split()) == ["1", "3", "4"]
+
+
+def test_equal_jobs_are_computed_once_and_keep_their_order(tmp_path: Path) -> None:
+    jobs = [Squares((2,), tmp_path / "trace"), Squares((1,), tmp_path / "trace"), Squares((2,), tmp_path / "trace")]
+    found = load_or_compute(jobs, runs_dir=tmp_path, jobs=1)
+    assert [record.values["squares"] for record in found] == [[4], [1], [4]]
+    assert (tmp_path / "trace").read_text() == "2\n1\n"
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+
+def test_verdicts() -> None:
+    assert verdict(0.1, 2) is True
+    assert verdict(-2, -0.1) is False
+    assert verdict(-1, 1) is None
+    assert verdict(float("nan"), float("nan")) is None
+    report = Report([Claim(text="It works.", held=None, evidence="One seed.")])
+    assert repr(report) == "[undecided] It works. One seed."
+    assert report._repr_markdown_() == "- **undecided** – It works. *One seed.*"
+
+
+def test_synthetic_diagnostics_follow_the_votes() -> None:
+    config = setting(smoke(), "outdoor5", method="matfl")
+    stored = diagnostics(config)
+    assert (stored["friends"].sum(-1) == config.k).all()
+    assert (stored["votes"].max(-1) == config.k).all()
+    assert scores(config, 10.0)["outdoor/normals"] == pytest.approx(18)
