@@ -121,7 +121,7 @@ def test_every_constrained_field_is_tried():
     ({"tasks": "outdoor/semseg,outdoor/edge"}, r"k=8: choose 1..4, the number of clients \(2 tasks"),
     ({"tasks": "paper9"}, None),
     ({"backbone": "resnet34"}, "start='scenes' is made for resnet18"),
-    ({"start": "imagenet"}, "needs width=64, not 16"),
+    ({"start": "imagenet"}, "needs width=64, not 8"),
     ({"start": "mine.safetensors"}, None),
     ({"backbone": "resnet34", "start": "random", "voting_layers": 32}, None),
     ({"backbone": "resnet50", "start": "random", "voting_layers": 17}, "resnet50 has 16 3x3"),
