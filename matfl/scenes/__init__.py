@@ -49,8 +49,8 @@ _TASKS = {
 }
 _SPLITS = ("train", "val")
 _CPU_LIMITS, _ACCELERATOR_LIMITS = (256, 1 << 17), (1024, 1 << 22)
-"""Scenes built at once: enough to make numpy's overhead small. Pixels traced at once: few enough for a processor's cache
-and 500 MB of memory."""
+"""Scenes built at once: enough to make numpy's overhead small. Pixels traced at once: few enough for the cache of a
+processor and 500 MB of memory."""
 
 
 def _indices(indices: Iterable[int] | Tensor | NDArray, size: int, seed: int) -> NDArray[np.int64]:

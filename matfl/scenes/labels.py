@@ -59,7 +59,7 @@ def thin(mask: Tensor) -> Tensor:
             code = torch.zeros(b, h, w, dtype=torch.uint8, device=mask.device)
             for bit, (dy, dx) in enumerate(around):
                 code |= padded[:, dy : dy + h, dx : dx + w] << bit
-            remove = table[code.long()] & inner.bool()
+            remove = table.index_select(0, code.view(-1).int()).view(b, h, w) & inner.bool()
             changed = changed or bool(remove.any())
             inner.masked_fill_(remove, 0)
         if not changed:

@@ -139,7 +139,7 @@ def pack(scenes: Scenes, size: int, device: torch.device) -> tuple[Table, Tiles]
     to_local = every.frame / every.half[:, :, None]
     basis, camera = scenes.basis[every.image], scenes.position[every.image]
     ray = np.concatenate([np.einsum("pij,pj->pi", to_local, camera - every.centre)[:, None],
-                          np.einsum("pij,pkj->pki", to_local, basis)], axis=1)  # fmt: skip
+                          np.matmul(basis, to_local.transpose(0, 2, 1))], axis=1)  # fmt: skip
     light = np.einsum("pij,pj->pi", to_local, scenes.light[every.image] - every.centre)
     extent = every.half * (1 + every.length[:, None] * np.array([0.0, 1.0, 0.0]))
     radius = np.where(every.length > 0, extent[:, 1], np.sqrt((extent**2).sum(1)))
@@ -185,15 +185,15 @@ def _tile_range(
     """First and last tile (P, 2) that each primitive's bounding box can touch; the last is -1 behind the camera."""
     signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
     basis = scenes.basis[primitives.image]
-    centre = np.einsum("pij,pj->pi", basis, primitives.centre - scenes.position[primitives.image])
-    axes = np.einsum("pij,pkj->pki", basis, primitives.frame * extent[:, :, None])
-    corners = centre[:, None] + np.einsum("ck,pki->pci", signs, axes)
-    depth = corners[..., 2]
-    ahead, partly = (depth > _NEAR).all(1), (depth > _NEAR).any(1)
-    screen = corners[..., :2] / np.maximum(depth, _NEAR)[..., None] / scenes.tangent[primitives.image][:, None, None]
-    screen = (screen * np.array([1.0, -1.0]) + 1) * size / 2
-    # A margin of a hundredth of a pixel covers the rounding of rays to float32.
-    low = np.where(ahead[:, None], np.floor((screen.min(1) - 0.51) / TILE), 0)
-    high = np.where(ahead[:, None], np.floor((screen.max(1) - 0.49) / TILE), columns - 1)
+    centre = np.einsum("pij,pj->ip", basis, primitives.centre - scenes.position[primitives.image])
+    axes = np.matmul(basis, (primitives.frame * extent[:, :, None]).transpose(0, 2, 1)).transpose(1, 2, 0)
+    x, y, depth = (middle + signs @ arms for middle, arms in zip(centre, axes))
+    ahead, partly = (depth > _NEAR).all(0), (depth > _NEAR).any(0)
+    scale = size / 2 / np.maximum(depth, _NEAR) / scenes.tangent[primitives.image]
+    low, high = np.empty((len(primitives), 2)), np.empty((len(primitives), 2))
+    for axis, screen in enumerate((x * scale + size / 2, size / 2 - y * scale)):
+        # A margin of a hundredth of a pixel covers the rounding of rays to float32.
+        low[:, axis] = np.where(ahead, np.floor((screen.min(0) - 0.51) / TILE), 0)
+        high[:, axis] = np.where(ahead, np.floor((screen.max(0) - 0.49) / TILE), columns - 1)
     low, high = np.clip(low, 0, columns), np.clip(high, -1, columns - 1)
     return low.astype(np.int64), np.where(partly[:, None], high, -1).astype(np.int64)
