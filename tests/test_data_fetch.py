@@ -194,6 +194,12 @@ def test_bad_arguments(tmp_path: Path) -> None:
         fetch("nyud", tmp_path / "file", url="http://127.0.0.1:9/")
 
 
+def test_a_python_without_the_data_filter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(DataError, match=r"use 3\.11\.4 or later"):
+        fetch("nyud", tmp_path)
+
+
 def test_an_archive_put_there_by_hand_is_used(archive: bytes, tmp_path: Path) -> None:
     (tmp_path / "NYUD_MT.tgz").write_bytes(archive)
     assert fetch("nyud", tmp_path, url="http://127.0.0.1:9/").bytes == len(archive)

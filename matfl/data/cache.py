@@ -127,10 +127,6 @@ def allocate(folder: Path, specs: Specs) -> None:
     """Create the arrays (zeros) with their space on the disk, so that a full disk is an error now, no crash later."""
     for name, (shape, dtype) in specs.items():
         path = folder / f"{name}.npy"
-        # A memory map cannot be empty, and numpy refuses to make one.
-        if 0 in shape:
-            np.save(path, np.zeros(shape, dtype))
-            continue
         np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         if hasattr(os, "posix_fallocate"):
             with open(path, "rb+") as file:
@@ -138,12 +134,8 @@ def allocate(folder: Path, specs: Specs) -> None:
 
 
 def open_array(folder: Path, name: str, *, write: bool = False) -> np.ndarray:
-    """The array `name` of a folder as a memory map (an empty one as a plain array)."""
-    path = folder / f"{name}.npy"
-    try:
-        return np.load(path, mmap_mode="r+" if write else "r", allow_pickle=False)
-    except ValueError:
-        return np.load(path, allow_pickle=False)
+    """The array `name` of a folder as a memory map."""
+    return np.load(folder / f"{name}.npy", mmap_mode="r+" if write else "r", allow_pickle=False)
 
 
 def in_parallel(

@@ -68,6 +68,8 @@ def fetch(
     """
     if name not in ARCHIVES:
         raise ValueError(f"unknown data set {name!r}: choose from {', '.join(ARCHIVES)}")
+    if not hasattr(tarfile, "data_filter"):
+        raise DataError("this Python extracts archives unsafely: use 3.11.4 or later, or extract the archive yourself")
     archive, base = ARCHIVES[name], Path(folder).expanduser()
     target, record_file = base / FOLDERS[name][0], base / f"{archive.file}.json"
     try:
