@@ -22,7 +22,7 @@ __all__ = ["Hits", "Vector", "dot", "intersect", "kind_blocks", "on_device", "pr
 Vector = tuple[Tensor, Tensor, Tensor]
 """x, y and z apart, which keeps every operation contiguous."""
 _PIXELS = TILE * TILE
-_BLOCK = 768
+_BLOCK = 256
 """Rows traced at once: their temporaries stay in the processor's cache."""
 _BLOCK_ACCELERATOR = 1 << 16
 
