@@ -21,7 +21,7 @@ from matfl.tasks import Domain
 
 __all__ = ["load_rendered"]
 
-CHUNK = 32
+CHUNK = 128
 """Images rendered at once; the pictures do not depend on it."""
 
 
