@@ -324,11 +324,11 @@ def test_layer_voting_numbers_and_claims() -> None:
     drawn = layer_voting.default_runs(runs, "quick")
     assert [run.config for run in drawn] == list(plan.votes)
     frame = layer_voting.numbers(runs)
-    assert frame["voting_layers"].tolist() == [n for n in (1, 4, 8, 16) for _ in range(3)]
+    assert frame["voting_layers"].tolist() == [n for n in sizes("quick").layers for _ in range(3)]
     claims = layer_voting.claims(drawn, frame)
     assert [claim.word for claim in claims] == ["held", "held"]
     assert "100% of the cases" in claims[0].evidence
-    sensitive = frame.assign(delta_m=frame["delta_m"] - (frame["voting_layers"] == 1) * 3)
+    sensitive = frame.assign(delta_m=frame["delta_m"] - (frame["voting_layers"] == 16) * 3)
     assert layer_voting.claims(drawn, sensitive)[1].word == "not held"
     assert layer_voting.votes(drawn[0]).shape == (8, 18, 18)
     assert np.diagonal(layer_voting.votes(drawn[0])[0]) == pytest.approx(8)
@@ -337,13 +337,14 @@ def test_layer_voting_numbers_and_claims() -> None:
 def test_traffic_accumulates_and_finds_the_level() -> None:
     runs = runs_of(cost_and_scale.plan("quick", seeds=2))
     frame = cost_and_scale.traffic(runs)
-    last = frame[(frame["method"] == "fedavg") & (frame["round"] == 13)]
-    assert last["gigabytes"].tolist() == pytest.approx([13 * 2 * 18000 / 1e9] * 2)
+    rounds = quick().rounds
+    last = frame[(frame["method"] == "fedavg") & (frame["round"] == rounds)]
+    assert last["gigabytes"].tolist() == pytest.approx([rounds * 2 * 18000 / 1e9] * 2)
     assert last["delta_m"].tolist() == pytest.approx([-7, -7])
     reached = cost_and_scale.bytes_to(frame, levels=(-40, -5))
     assert reached.loc["fedavg", "-40 %"] == pytest.approx(2 * 18000 / 1e9)
     assert np.isnan(reached.loc["fedavg", "-5 %"])
-    assert reached.loc["matfl", "-5 %"] == pytest.approx(13 * 2 * 18000 / 1e9)
+    assert reached.loc["matfl", "-5 %"] == pytest.approx(rounds * 2 * 18000 / 1e9)
     assert cost_and_scale.round_costs(runs).loc["fedavg", "MB up a client"] == pytest.approx(1e-3)
 
 

@@ -1,0 +1,289 @@
+"""The driver: which studies, which parameters, what is written, what an error looks like."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_runs import fake_run
+
+from matfl import reproduce as driver
+from matfl.config import smoke
+from matfl.reproduce import choose, normalise, parameters_of, reproduce, typed_parameters
+from matfl.studies import STUDIES, Claim, Plan
+from matfl.studies import session as places
+from matfl.studies.base import setting
+from matfl.studies.session import VOTES, Session, collect, export_record
+
+
+def write_notebook(path: Path, parameters: str, *cells: str) -> None:
+    """A notebook with a parameters cell and some code cells."""
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    first = new_code_cell(parameters)
+    first.metadata["tags"] = ["parameters"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=[first, *map(new_code_cell, cells)], metadata=kernel), path)
+
+
+def test_studies_are_chosen_by_number_or_name_in_their_own_order() -> None:
+    assert choose([]) == tuple(STUDIES)
+    assert choose(["4", "methods"]) == ("02_methods", "04_k_sweep")
+    assert choose(["04_k_sweep.ipynb", "04"]) == ("04_k_sweep",)
+    with pytest.raises(ValueError, match="unknown study 'table1': choose from 00_benchmark, 01"):
+        choose(["table1"])
+
+
+KNOWN = {
+    "a": {"preset": ("str", "quick"), "seeds": ("int", 0), "lr": ("float", 1e-4), "fast": ("bool", False)},
+    "b": {"preset": ("str", "quick"), "ks": ("str", "")},
+}
+
+
+def test_parameters_get_the_declared_type_and_reach_who_has_them() -> None:
+    found = typed_parameters(KNOWN, {"preset": "smoke", "seeds": "2", "lr": "3", "fast": "false", "ks": "2"})
+    assert found == {
+        "a": {"preset": "smoke", "seeds": 2, "lr": 3.0, "fast": False},
+        "b": {"preset": "smoke", "ks": "2"},
+    }
+    assert typed_parameters(KNOWN, {"lr": 1})["a"]["lr"] == 1
+
+
+@pytest.mark.parametrize("name, value", [("seeds", "two"), ("fast", "no"), ("seeds", 2.5), ("ks", 2), ("seeds", True)])
+def test_mistyped_parameters_are_errors(name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=rf"{name}={value!r}: expected"):
+        typed_parameters(KNOWN, {name: value})
+
+
+def test_unknown_parameters_are_errors_that_list_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="unknown parameter 'seed': a, b have fast, ks, lr, preset, seeds"):
+        typed_parameters(KNOWN, {"seed": "1"})
+
+
+def test_errors_come_before_any_training(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown preset 'quikc'"):
+        reproduce(["04"], preset="quikc", runs_dir=tmp_path)
+    with pytest.raises(ValueError, match="unknown parameter 'kk': 04_k_sweep has"):
+        reproduce(["04"], preset="smoke", parameters={"kk": "3"}, runs_dir=tmp_path)
+    with pytest.raises(TypeError, match="seeds='x': expected int"):
+        reproduce(["04"], preset="smoke", parameters={"seeds": "x"}, runs_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"k=40: choose 1\.\.18"):
+        reproduce(["04"], preset="smoke", parameters={"ks": "40"}, runs_dir=tmp_path)
+    with pytest.raises(ValueError, match="give the preset with --preset"):
+        reproduce(["04"], parameters={"preset": "smoke"}, runs_dir=tmp_path)
+    with pytest.raises(ValueError, match="--update-notebooks replaces"):
+        reproduce(["04"], preset="smoke", update_notebooks=True, runs_dir=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_normalised_notebooks_do_not_differ_from_execution_to_execution(tmp_path: Path) -> None:
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    contents = []
+    for run in ("first", "second"):
+        parameters, injected = new_code_cell("k: int = 1"), new_code_cell("k = 2")
+        injected.metadata["tags"] = ["injected-parameters"]
+        shown = new_code_cell("k", execution_count=7)
+        shown.outputs = [new_output("stream", name="stderr", text=run),
+                         new_output("execute_result", {"text/plain": "2"}, execution_count=7)]  # fmt: skip
+        shown.metadata["papermill"] = {"duration": run}
+        shown.metadata["execution"] = {"iopub.status.busy": run}
+        cells = [parameters, injected, shown]
+        for number, cell in enumerate(cells):
+            cell["id"] = f"cell-{number}"
+        path = tmp_path / f"{run}.ipynb"
+        nbformat.write(new_notebook(cells=cells, metadata={"papermill": run, "language_info": {"name": "python", "version": run}}), path)
+        normalise(path, keep_parameters=False)
+        contents.append(path.read_bytes())
+    assert contents[0] == contents[1]
+    cells = nbformat.read(tmp_path / "first.ipynb", as_version=4).cells
+    assert [cell.execution_count for cell in cells] == [1, 2]
+    assert cells[1].outputs == [{"output_type": "execute_result", "data": {"text/plain": "2"}, "metadata": {},
+                                 "execution_count": 2}]  # fmt: skip
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A driver whose only studies are two tiny notebooks and whose runs are made up."""
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    body = """
+from matfl.studies import Claim, Session
+import matplotlib.pyplot as plt
+import pandas as pd
+from matfl import plots
+session = Session("{study}", preset)
+fig, ax = plots.figure("single", height=1)
+ax.plot([0, number])
+session.save(fig, "line", data=pd.DataFrame({{"x": [number]}}))
+session.report([Claim(text="The number is positive.", held=number > 0, evidence=f"It is {{number}}.")])
+"""
+    parameters = 'preset: str = "quick"  # the preset\nnumber: int = 1  # a number'
+    write_notebook(notebooks / "90_first.ipynb", parameters, body.format(study="90_first"))
+    write_notebook(notebooks / "91_second.ipynb", parameters + '\nword: str = ""  # text',
+                   "assert number >= 0, 'negative'", body.format(study="91_second"))  # fmt: skip
+
+    def plan(preset: str, *, number: int = 1) -> Plan:
+        return Plan(configs=(setting(smoke(), "outdoor5", method="matfl", seed=abs(number)),))
+
+    def made_up(plan: Plan, **options: Any) -> list[Any]:
+        runs = []
+        for config in plan.configs:
+            run = fake_run(config)
+            object.__setattr__(run, "path", tmp_path / "records" / config.name)
+            runs.append(run)
+        return runs
+
+    monkeypatch.setattr(driver, "STUDIES", {"90_first": plan, "91_second": plan})
+    monkeypatch.setattr(driver, "notebooks_folder", lambda: notebooks)
+    monkeypatch.setattr(driver, "figures_folder", lambda name: tmp_path / "figures" / name)
+    monkeypatch.setattr(driver, "collect", made_up)
+    monkeypatch.setattr(driver, "export_record", lambda run, folder, votes: folder)
+    monkeypatch.setenv("MATFL_RUNS", str(tmp_path / "elsewhere"))
+    return tmp_path
+
+
+def test_notebooks_are_executed_and_their_claims_reported(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce(preset="smoke", parameters={"number": "3"}, runs_dir=small / "runs") == 0
+    out = small / "figures" / "smoke-number=3"
+    assert sorted(path.name for path in out.iterdir()) == [
+        "90_first.ipynb", "90_first.json", "90_first_line.csv", "90_first_line.pdf", "90_first_line.png",
+        "91_second.ipynb", "91_second.json", "91_second_line.csv", "91_second_line.pdf", "91_second_line.png",
+    ]  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "90_first" in printed
+    assert "held       The number is positive." in printed
+    assert "2 held, 0 not held, 0 undecided" in printed
+    executed = nbformat.read(out / "91_second.ipynb", as_version=4)
+    assert "injected-parameters" in executed.cells[1].metadata["tags"]
+    assert "number = 3" in executed.cells[1].source
+    assert "papermill" not in executed.metadata
+    assert os.environ["MATFL_RUNS"] == str(small / "elsewhere")
+    assert "MATFL_FIGURES" not in os.environ
+
+
+@pytest.mark.slow
+def test_a_failing_notebook_is_named_and_the_others_go_on(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce(preset="smoke", parameters={"number": -1}, runs_dir=small / "runs", out=small / "out") == 1
+    printed = capsys.readouterr().out
+    assert "not held   The number is positive." in printed
+    assert "FAILED     AssertionError: negative" in printed
+    assert not (small / "out" / "91_second.json").exists()
+
+
+@pytest.mark.slow
+def test_a_parameter_that_one_study_lacks_is_passed_to_the_other(small: Path) -> None:
+    assert reproduce(["91"], preset="smoke", parameters={"word": "x"}, runs_dir=small / "runs", out=small / "out") == 0
+    with pytest.raises(ValueError, match="unknown parameter 'word': 90_first has"):
+        reproduce(["90"], preset="smoke", parameters={"word": "x"}, runs_dir=small / "runs", out=small / "out")
+
+
+@pytest.mark.slow
+def test_executed_notebooks_take_the_place_of_the_checkouts(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "checkout", lambda: small)
+    assert reproduce(["90"], preset="quick", runs_dir=small / "runs", update_notebooks=True) == 0
+    first = (small / "notebooks" / "90_first.ipynb").read_bytes()
+    content = nbformat.reads(first.decode(), as_version=4)
+    assert [cell.execution_count for cell in content.cells] == [1, 2]
+    assert "parameters" in content.cells[0].metadata["tags"]
+    assert reproduce(["90"], preset="quick", runs_dir=small / "runs", update_notebooks=True) == 0
+    assert (small / "notebooks" / "90_first.ipynb").read_bytes() == first
+    assert parameters_of(small / "notebooks" / "90_first.ipynb")["number"] == ("int", 1)
+
+
+# --- sessions and records ---------------------------------------------------------------------------------------------
+
+
+def test_sessions_write_only_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matfl import plots
+
+    session = Session("04_k_sweep", "smoke")
+    fig, _ = plots.figure("single", height=1)
+    claim = Claim(text="t", held=None, evidence="e")
+    monkeypatch.delenv("MATFL_FIGURES", raising=False)
+    monkeypatch.chdir(tmp_path)
+    session.save(fig, "k", data=pd.DataFrame({"x": [1]}))
+    assert session.report([claim]).claims == (claim,)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("MATFL_FIGURES", str(tmp_path / "out"))
+    session.save(fig, "k", data=pd.DataFrame({"x": [1 / 3]}, index=pd.Index(["a"], name="row")))
+    session.report([claim])
+    assert (tmp_path / "out" / "04_k_sweep_k.csv").read_text() == "row,x\na,0.333333\n"
+    stored = json.loads((tmp_path / "out" / "04_k_sweep.json").read_text())
+    assert stored["claims"] == [{"claim": "t", "verdict": "undecided", "evidence": "e"}]
+
+
+def write_run(folder: Path, config: Any, run: Any) -> Path:
+    """Store a made-up run as the run store would, finished and without weights."""
+    from dataclasses import asdict
+
+    from matfl.federation import data_version
+
+    path = folder / config.name
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps(asdict(config)))
+    (path / "provenance.json").write_text(json.dumps({"torch": "2", "data": data_version(config)}))
+    run.metrics.to_csv(path / "metrics.csv", index=False)
+    (path / "rounds.jsonl").write_text("".join(json.dumps(row | {"clients": ["detail"]}) + "\n" for row in run.rounds))
+    np.savez(path / "diagnostics.npz", **run.diagnostics)
+    return path
+
+
+def test_exported_records_are_small_and_still_runs(tmp_path: Path) -> None:
+    from matfl.runs import Run, load_or_run
+
+    config = setting(smoke(), "scenes9", method="matfl")
+    run = Run(write_run(tmp_path / "runs", config, fake_run(config)))
+    export_record(run, tmp_path / "full", votes=True)
+    export_record(run, tmp_path / "lean", votes=False)
+    (full,) = load_or_run([config], runs_dir=tmp_path / "none", records=[tmp_path / "full"])
+    (lean,) = load_or_run([config], runs_dir=tmp_path / "none", records=[tmp_path / "lean"])
+    assert set(full.diagnostics) - set(lean.diagnostics) == set(VOTES)
+    assert lean.diagnostics["weights"].dtype == np.float16
+    assert np.abs(lean.diagnostics["weights"] - run.diagnostics["weights"]).max() < 1e-3
+    assert np.array_equal(full.diagnostics["votes"], run.diagnostics["votes"])
+    assert "clients" not in lean.rounds[0]
+    assert lean.metrics["value"].to_numpy() == pytest.approx(run.metrics["value"].to_numpy(), rel=1e-5)
+    size = sum(path.stat().st_size for path in lean.path.iterdir())
+    assert size < 20_000
+
+
+def test_a_record_without_the_votes_that_are_needed_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matfl.runs import Run
+
+    config = setting(smoke(), "scenes9", method="matfl")
+    run = Run(write_run(tmp_path / "runs", config, fake_run(config)))
+    export_record(run, tmp_path / "lean", votes=False)
+    monkeypatch.setattr(places, "record_folders", lambda: [tmp_path / "lean"])
+    (found,) = collect(Plan(configs=(config,)), runs_dir=tmp_path / "none")
+    assert found.path.parent == tmp_path / "lean"
+    asked = []
+
+    def trained(configs: Any, **options: Any) -> list[Run]:
+        asked.append(options.get("records"))
+        return [run if options.get("records") is None else found for _ in configs]
+
+    monkeypatch.setattr("matfl.runs.load_or_run", trained)
+    (richer,) = collect(Plan(configs=(config,), votes=(config,)), runs_dir=tmp_path / "none")
+    assert asked == [[tmp_path / "lean"], None]
+    assert "votes" in richer.diagnostics
+
+
+def test_folders_do_not_depend_on_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MATFL_RUNS", raising=False)
+    before = places.store_folder(), places.notebooks_folder(), places.figures_folder("quick")
+    monkeypatch.chdir(tmp_path)
+    assert (places.store_folder(), places.notebooks_folder(), places.figures_folder("quick")) == before
+    monkeypatch.setattr(places, "checkout", lambda: None)
+    assert places.store_folder() == tmp_path / "runs"
+    assert places.figures_folder("quick") == tmp_path / "figures" / "quick"
+    assert places.record_folders() == []
+    assert places.store_folder(tmp_path / "given") == tmp_path / "given"
