@@ -27,6 +27,10 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
            "BOOL": torch.bool}  # fmt: skip
 
 
+_WINDOW = 4096
+"""Columns that are read at a time come in multiples of this."""
+
+
 class _Entry(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -127,7 +131,7 @@ class FileMatrix:
         """(first column, columns (N, K)) over [start, stop), piece by piece; a piece is valid until the next one."""
         n, dtype = len(self.files), self.dtype
         fitting = self.memory // (max(n, 1) * dtype.itemsize)
-        width = min(max(fitting // 4096, 1) * 4096, stop - start)
+        width = min(max(fitting // _WINDOW, 1) * _WINDOW, stop - start)
         buffer_NK = empty_rows(n, max(width, 0), dtype=dtype)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for first in range(start, stop, max(width, 1)):

@@ -42,7 +42,7 @@ def add_gram(gram_NN: Tensor, block_NK: Tensor, dtype: torch.dtype) -> None:
     if block_NK.device.type == "cpu":
         if block_NK.numel() < _COMPILE_FROM:
             dtype = torch.float64
-        elif dtype == torch.float32:
+        elif dtype == torch.float32 and block_NK.stride(1) == 1:
             part = partial(_compiled_gram, _compiled_loop())
     for part_NN in _over_columns(block_NK, lambda first, last: _sum(part, block_NK[:, first:last], dtype)):
         gram_NN += part_NN
