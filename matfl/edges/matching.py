@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from .thinning import converge, insert, neighbours
+from .thinning import contains, converge, empty_words, insert, population
 
 __all__ = ["Counts", "evaluate_map"]
 
@@ -53,116 +53,149 @@ class Counts:
 
 
 @njit(cache=True, nogil=True)
-def _augment(root, start, links, owner, choice, seen, phase, via, queue, touched):  # type: ignore[no-untyped-def]
-    """Match one more pixel, by a shortest augmenting path from `root`; False if there is none.
+def _sort(level_HW, levels):  # type: ignore[no-untyped-def]
+    """Coordinates of the pixels of level >= 1 by descending level, and end[k] = number of them of level >= k."""
+    height, width = level_HW.shape
+    end = np.zeros(levels + 2, np.int64)
+    for level in level_HW.flat:
+        end[level] += 1
+    end[0] = 0
+    for k in range(levels - 1, -1, -1):
+        end[k] += end[k + 1]
+    ys, xs = np.empty(end[1], np.int32), np.empty(end[1], np.int32)
+    free = end[1:].copy()
+    for y in range(height):
+        for x in range(width):
+            level = level_HW[y, x]
+            if level > 0:
+                ys[free[level]], xs[free[level]] = y, x
+                free[level] += 1
+    return ys, xs, end
 
-    links[start[p] : start[p + 1]] are the true pixels near pixel p; owner and choice are the matching seen from the
-    true and from the predicted side (-1: none). Truths that a failed search saw stay marked for the rest of the phase:
-    while the graph is the same, no later path can pass through them.
+
+@njit(cache=True, nogil=True)
+def _augment(root, start, links, mate, other_mate, seen, phase, via, queue, touched):  # type: ignore[no-untyped-def]
+    """Match one more vertex, by a shortest augmenting path from the free vertex `root`; False if there is none.
+
+    links[start[u] : start[u + 1]] are the vertices of the other side near u; mate and other_mate are the matching seen
+    from the two sides (-1: none). Vertices of the other side with seen >= phase are passed over: those that are absent,
+    and those that a failed search of this phase saw, through which no later path can lead while the graph is the same.
     """
     queue[0] = root
     head, tail, count = 0, 1, 0
     while head < tail:
-        pixel = queue[head]
+        own = queue[head]
         head += 1
-        for link in range(start[pixel], start[pixel + 1]):
-            truth = links[link]
-            if seen[truth] == phase:
+        for other in links[start[own] : start[own + 1]]:
+            if seen[other] >= phase:
                 continue
-            seen[truth] = phase
-            via[truth] = pixel
-            touched[count] = truth
+            seen[other] = phase
+            via[other] = own
+            touched[count] = other
             count += 1
-            if owner[truth] >= 0:
-                queue[tail] = owner[truth]
+            if other_mate[other] >= 0:
+                queue[tail] = other_mate[other]
                 tail += 1
                 continue
-            while truth >= 0:  # the root has no choice yet: -1 ends the path
-                pixel = via[truth]
-                owner[truth], choice[pixel], truth = pixel, truth, choice[pixel]
-            for other in touched[:count]:
-                seen[other] = -1
+            end = other
+            while end >= 0:  # the root has no mate yet: -1 ends the path
+                own = via[end]
+                other_mate[end], mate[own], end = own, end, mate[own]
+            for visited in touched[:count]:
+                seen[visited] = 0
             return True
     return False
 
 
 @njit(cache=True, nogil=True)
-def _links(level_HW, truth_HW, offsets_D2):  # type: ignore[no-untyped-def]
-    """For each pixel of the flat bordered map that is ever predicted, the true pixels near it, nearest first."""
+def _graph(level_HW, truth_HW, levels, offsets_D2):  # type: ignore[no-untyped-def]
+    """Which pixels of level >= 1 can be matched to which true pixels.
+
+    Returns the coordinates of the pixels near any true pixel by descending level; end[k], the number of them of level
+    >= k; and the links of each true pixel and of each of these pixels, nearest first, as `_augment` takes them.
+    """
     height, width = level_HW.shape
-    row = width + 2
-    ys, xs = np.nonzero(truth_HW)
-    start = np.zeros((height + 2) * row + 1, np.int32)
-    links = np.empty(0, np.int32)
-    for fill in range(2):  # count, then fill
+    truth_y, truth_x = np.nonzero(truth_HW)
+    near_HW = np.zeros(level_HW.shape, np.int32)
+    truth_start = np.zeros(len(truth_y) + 1, np.int32)
+    for truth in range(len(truth_y)):
+        truth_start[truth + 1] = truth_start[truth]
         for d in range(len(offsets_D2)):
-            dy, dx = offsets_D2[d]
-            for truth in range(len(ys)):
-                y, x = ys[truth] + dy, xs[truth] + dx
-                if 0 <= y < height and 0 <= x < width and level_HW[y, x] > 0:
-                    pixel = (y + 1) * row + x + 1
-                    if fill:
-                        links[start[pixel]] = truth
-                    start[pixel] += 1
-        if not fill:
-            total = 0
-            for pixel in range(len(start)):
-                total, start[pixel] = total + start[pixel], total
-            links = np.empty(total, np.int32)
-    start[1:] = start[:-1].copy()  # filling has moved each start to the end of its list
-    start[0] = 0
-    return len(ys), start, links
+            y, x = truth_y[truth] + offsets_D2[d, 0], truth_x[truth] + offsets_D2[d, 1]
+            if 0 <= y < height and 0 <= x < width and level_HW[y, x] > 0:
+                near_HW[y, x] += 1
+                truth_start[truth + 1] += 1
+    ys, xs, end = _sort(np.where(near_HW > 0, level_HW, 0), levels)
+    pixel_start = np.zeros(len(ys) + 1, np.int32)
+    for pixel in range(len(ys)):
+        pixel_start[pixel + 1] = pixel_start[pixel] + near_HW[ys[pixel], xs[pixel]]
+        near_HW[ys[pixel], xs[pixel]] = pixel
+    truth_links, pixel_links = np.empty(truth_start[-1], np.int32), np.empty(truth_start[-1], np.int32)
+    truth_next, pixel_next = truth_start.copy(), pixel_start.copy()
+    for d in range(len(offsets_D2)):
+        for truth in range(len(truth_y)):
+            y, x = truth_y[truth] + offsets_D2[d, 0], truth_x[truth] + offsets_D2[d, 1]
+            if 0 <= y < height and 0 <= x < width and level_HW[y, x] > 0:
+                pixel = near_HW[y, x]
+                truth_links[truth_next[truth]] = pixel
+                pixel_links[pixel_next[pixel]] = truth
+                truth_next[truth] += 1
+                pixel_next[pixel] += 1
+    return ys, xs, end, truth_start, truth_links, pixel_start, pixel_links
 
 
 @njit(cache=True, nogil=True)
 def _evaluate(level_HW, truth_HW, levels, offsets_D2):  # type: ignore[no-untyped-def]
     """(matched, predicted) of the maps level >= 1, ..., levels."""
     height, width = level_HW.shape
-    row = width + 2
-    size = (height + 2) * row
-    around = neighbours(row)
+    raw, lines, spare = empty_words(height, width), empty_words(height, width), empty_words(height, width)
+    changed = np.empty(len(raw), np.int64)
+    all_y, all_x, all_end = _sort(level_HW, levels)
 
-    end = np.zeros(levels + 2, np.int64)  # pixels of level >= k are order[: end[k]]
-    for level in level_HW.flat:
-        end[level] += 1
-    for k in range(levels - 1, -1, -1):
-        end[k] += end[k + 1]
-    order = np.empty(end[1], np.int32)
-    free = end[1:].copy()
-    for y in range(height):
-        for x in range(width):
-            level = level_HW[y, x]
-            if level > 0:
-                order[free[level]] = (y + 1) * row + x + 1
-                free[level] += 1
-
-    n_truths, start, links = _links(level_HW, truth_HW, offsets_D2)
-    owner, choice = np.full(n_truths, -1, np.int32), np.full(size, -1, np.int32)
-    seen, via = np.full(n_truths, -1, np.int32), np.empty(n_truths, np.int32)
-    queue, touched = np.empty(n_truths + 1, np.int32), np.empty(n_truths, np.int32)
-    on, code = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
-    thin_on, thin_code = np.empty_like(on), np.empty_like(code)
-    doomed, recent = np.empty(len(order), np.int32), np.empty((2, 8 * len(order)), np.int32)
+    ys, xs, end, truth_start, truth_links, pixel_start, pixel_links = _graph(level_HW, truth_HW, levels, offsets_D2)
+    n_truths, n_pixels = len(truth_start) - 1, len(ys)
+    pixel_of, truth_of = np.full(n_truths, -1, np.int32), np.full(n_pixels, -1, np.int32)
+    absent = levels + 1
+    truth_seen, pixel_seen = np.zeros(n_truths, np.int32), np.full(n_pixels, absent, np.int32)
+    via, queue, touched = np.empty((3, max(n_truths, n_pixels)), np.int32)
+    free = np.empty(n_pixels, np.int32)
 
     result = np.zeros((2, levels), np.int64)
     matched, predicted = 0, 0
     for k in range(levels, 0, -1):
-        if end[k] > end[k + 1]:
-            for pixel in order[end[k + 1] : end[k]]:
-                insert(on, code, around, pixel)
-            thin_on[:] = on
-            thin_code[:] = code
-            converge(thin_on, thin_code, around, order[: end[k]], doomed, recent)
-            for truth in range(n_truths):
-                pixel = owner[truth]
-                if pixel >= 0 and not thin_on[pixel]:
-                    owner[truth], choice[pixel] = -1, -1
-                    matched -= 1
-            predicted = 0
-            for pixel in order[: end[k]]:
-                predicted += thin_on[pixel]
-                if thin_on[pixel] and choice[pixel] < 0 and matched < n_truths:
-                    matched += _augment(pixel, start, links, owner, choice, seen, k, via, queue, touched)
+        if all_end[k] > all_end[k + 1]:
+            for i in range(all_end[k + 1], all_end[k]):
+                insert(raw, all_y[i], all_x[i])
+            lines[:] = raw
+            converge(lines, spare, changed)
+            predicted = population(lines)
+
+            n_free = 0
+            for pixel in range(end[k]):
+                if contains(lines, ys[pixel], xs[pixel]):
+                    pixel_seen[pixel] = 0
+                    if truth_of[pixel] < 0:
+                        free[n_free] = pixel
+                        n_free += 1
+                else:
+                    pixel_seen[pixel] = absent
+                    if truth_of[pixel] >= 0:
+                        pixel_of[truth_of[pixel]] = -1
+                        truth_of[pixel] = -1
+                        matched -= 1
+            # Searching from the side with fewer free vertices reaches the same maximum.
+            phase = absent - k
+            if n_free < n_truths - matched:
+                for pixel in free[:n_free]:
+                    matched += _augment(
+                        pixel, pixel_start, pixel_links, truth_of, pixel_of, truth_seen, phase, via, queue, touched
+                    )
+            else:
+                for truth in range(n_truths):
+                    if pixel_of[truth] < 0:
+                        matched += _augment(
+                            truth, truth_start, truth_links, pixel_of, truth_of, pixel_seen, phase, via, queue, touched
+                        )
         result[0, k - 1], result[1, k - 1] = matched, predicted
     return result
 
