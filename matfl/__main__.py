@@ -1,0 +1,7 @@
+"""`python -m matfl` is the command `matfl`."""
+
+import sys
+
+from matfl.cli import main
+
+sys.exit(main())
