@@ -33,6 +33,8 @@ from matfl.store import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from matfl.aggregation import Method
+
 __all__ = ["Run", "describe", "export", "list_runs", "load_or_run", "metrics_table", "runs_folder"]
 
 Folder = str | Path
@@ -249,9 +251,11 @@ def _results(
     configs: Sequence[RunConfig], base: Path, jobs: int, backend: str, options: dict[str, Any]
 ) -> Iterator[tuple[int, str | None]]:
     """(index, failure or None) of every config as it ends."""
+    from matfl.aggregation import METHODS
+
     if jobs == 1 and backend == "loky":
         for index, config in enumerate(configs):
-            yield _run_one(index, config, base / config.name, options)
+            yield _run_one(index, config, base / config.name, None, options)
         return
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -263,10 +267,11 @@ def _results(
             raise RunError("backend='ray' needs Ray: pip install 'matfl[ray]', or use backend='loky'") from None
         register_ray()
     limits = {"inner_max_num_threads": 1} if backend == "loky" else {}
+    shared = {**options, "parent": os.getpid()}
     try:
         with joblib.parallel_config(backend=backend, n_jobs=jobs, **limits):
             yield from joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)(
-                joblib.delayed(_run_one)(index, config, base / config.name, {**options, "parent": os.getpid()})
+                joblib.delayed(_run_one)(index, config, base / config.name, METHODS.get(config.method), shared)
                 for index, config in enumerate(configs)
             )
     except TerminatedWorkerError:
@@ -274,10 +279,18 @@ def _results(
                        "stored, so the same call goes on") from None  # fmt: skip
 
 
-def _run_one(index: int, config: RunConfig, path: Path, options: dict[str, Any]) -> tuple[int, str | None]:
-    """Train one run; an exception comes back as text, so that it ends this run alone."""
-    from matfl import federation
+def _run_one(
+    index: int, config: RunConfig, path: Path, method: Method | None, options: dict[str, Any]
+) -> tuple[int, str | None]:
+    """Train one run; an exception comes back as text, so that it ends this run alone.
 
+    `method` is the config's: another process does not know those that the caller registered, in a notebook's cell say.
+    """
+    from matfl import federation
+    from matfl.aggregation import METHODS, register
+
+    if method is not None and method.name not in METHODS:
+        register(method)
     options = dict(options)
     parent = options.pop("parent", None)
     here = os.getppid()
