@@ -1,0 +1,279 @@
+"""How fast the server's step is: similarity, votes, weights and mixing of all clients' updates.
+
+- compare: the default method against a transcription of the paper's pseudo-code that compares one pair of clients and
+  one layer at a time, and against the time in which this machine's memory can move the bytes (updates read twice,
+  models written once).
+- scale: the parts of the step for more and more clients; mixing and screening should cost the same per client.
+- stream: the step over files, with the memory it takes beyond the interpreter's own (Linux tells it exactly).
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from matfl.aggregation import METHODS, Models, mix, screen
+from matfl.bench.record import Speed, machine, race, save
+from matfl.config import RunConfig
+from matfl.grouping import similarity
+from matfl.models import Backbone, voting_layers
+from matfl.streams import stream
+from matfl.updates import ClientUpdate, Layout, Updates, save_update
+
+__all__ = ["PARTS", "main", "measure", "measure_streamed", "one_pair_at_a_time"]
+
+TASKS = 9
+CONFIG = RunConfig()
+
+
+def _layout(width: int) -> Layout:
+    with torch.device("meta"):
+        backbone = Backbone(width=width)
+    return Layout.of(backbone, voting=voting_layers(backbone, CONFIG.voting_layers))
+
+
+def _tasks(clients: int) -> list[int]:
+    return [client % TASKS for client in range(clients)]
+
+
+def _models(layout: Layout, device: torch.device | str) -> Models:
+    theta_CP = layout.empty(TASKS, device=device)
+    return Models(layout=layout, owners=tuple(range(TASKS)), theta_CP=theta_CP.fill_(0.1),
+                  buffers_CB=torch.ones(TASKS, layout.B, device=device))  # fmt: skip
+
+
+def _row(client: int, out: Tensor) -> Tensor:
+    """A client's update: its task's direction, a little of everyone's, and its own noise."""
+    for weight, *keys in ((0.5, "task", client % TASKS), (0.2, "all"), (1.0, "client", client)):
+        noise = torch.empty(out.shape).normal_(0, 1e-3, generator=stream("bench", *keys))
+        out.add_(noise.to(out), alpha=weight)
+    return out
+
+
+def one_pair_at_a_time(theta: list[dict[str, Tensor]], updates: list[dict[str, Tensor]], tasks: Sequence[int],
+                       layers: Sequence[str], k: int) -> list[dict[str, Tensor]]:  # fmt: skip
+    """Algorithm 1 as one would first write it in torch: loops over clients, layers and clients, models by name."""
+    n = len(updates)
+    aggregated = []
+    for i in range(n):
+        votes = torch.zeros(n)
+        weights = torch.zeros(n)
+        for layer in layers:
+            s = torch.stack([
+                F.cosine_similarity(updates[i][layer].flatten(), updates[j][layer].flatten(), dim=0) for j in range(n)
+            ]).cpu()  # fmt: skip
+            for rank, j in enumerate(s.topk(k).indices.tolist()):
+                votes[j] += k - rank
+            weights += s.clamp(min=0) / s.clamp(min=0).sum() / len(layers)
+        chosen = votes.topk(k).indices.tolist()
+        total = weights[chosen].sum()
+        aggregated.append({
+            name: sum(float(weights[j] / total) * updates[j][name] for j in chosen) for name in updates[i]
+        })  # fmt: skip
+    moved = []
+    for task, model in enumerate(theta):
+        clients = [i for i in range(n) if tasks[i] == task]
+        moved.append({
+            name: value + sum(aggregated[i][name] for i in clients) / len(clients) for name, value in model.items()
+        })  # fmt: skip
+    return moved
+
+
+def _step(models: Models, updates: Updates) -> int:
+    tasks = _tasks(len(updates))
+    mix(models, updates, METHODS["matfl"].mix(updates, tasks, CONFIG), tasks)
+    return 1
+
+
+def measure(clients: int, *, width: int = 64, device: torch.device | str = "cpu", repeats: int = 5,
+            naive: bool = True) -> dict[str, Any]:  # fmt: skip
+    """Seconds (best of `repeats`) of the step and its parts over updates in memory, as one flat record.
+
+    `width` is that of ResNet18's first stage: 64 has 11.2 million parameters. `times_floor` is the step over the floor,
+    `times_naive` the naive transcription over the step; both also by processor time (`cpu_`), which other load hardly
+    moves. With `naive` the results are compared; AssertionError when they differ.
+    """
+    layout, tasks = _layout(width), _tasks(clients)
+    models = _models(layout, device)
+    matrix_NP = layout.empty(clients, device=device).zero_()
+    for client, row_P in enumerate(matrix_NP):
+        _row(client, row_P)
+    updates = Updates(layout=layout, clients=tuple(range(clients)), updates_NP=matrix_NP, heads=({},) * clients,
+                      buffers_NB=torch.ones(clients, layout.B, device=device))  # fmt: skip
+    mixing = METHODS["matfl"].mix(updates, tasks, CONFIG)
+    copied = torch.empty_like(matrix_NP[: 1 + (1 << 26) // layout.P])
+
+    def run(work: Any) -> int:
+        work()
+        return 1
+
+    ways = {
+        "step": partial(_step, models, updates),
+        "similarity": partial(run, lambda: similarity(updates, layout.voting)),
+        "mixing": partial(run, lambda: mix(models, updates, mixing, tasks)),
+        "screening": partial(run, lambda: screen(updates)),
+        "copy": partial(run, lambda: copied.copy_(matrix_NP[: len(copied)])),
+    }
+    found = race(ways, seconds=0, repeats=repeats, device=device)
+    record: dict[str, Any] = {"clients": clients, "parameters": layout.P, "tasks": TASKS}
+    record |= {f"{name}_s": 1 / speed.per_second for name, speed in found.items()}
+    per_byte = 1 / (2 * copied.numel() * copied.element_size())
+    moved = 4 * layout.P * (2 * clients + TASKS)
+    record["copy_gb_per_s"] = found["copy"].per_second / per_byte / 1e9
+    record["floor_s"] = moved * per_byte / found["copy"].per_second
+    record["times_floor"] = record["step_s"] / record["floor_s"]
+    record["cpu_times_floor"] = found["copy"].per_cpu_second / found["step"].per_cpu_second / (moved * per_byte)
+    record["linear_us_per_client"] = 1e6 * (record["mixing_s"] + record["screening_s"]) / clients
+    if naive:
+        record |= _compared(models, updates, found["step"], device)
+    return record
+
+
+def _compared(models: Models, updates: Updates, ours: Speed, device: torch.device | str) -> dict[str, float]:
+    layout, tasks = updates.layout, _tasks(len(updates))
+    assert isinstance(updates.updates_NP, Tensor)
+    models.theta_CP.fill_(0.1)
+    theta = [layout.unflatten(row_P) for row_P in models.theta_CP]
+    named = [layout.unflatten(row_P) for row_P in updates.updates_NP]
+    results: list[list[dict[str, Tensor]]] = []
+
+    def work() -> int:
+        results[:] = [one_pair_at_a_time(theta, named, tasks, layout.voting, min(CONFIG.k, len(updates)))]
+        return 1
+
+    naive = race({"naive": work}, seconds=0, repeats=1, device=device)["naive"]
+    _step(models, updates)
+    for row_P, expected in zip(models.theta_CP, results[0]):
+        torch.testing.assert_close(row_P, layout.flatten(expected), rtol=0, atol=1e-6)
+    return {"naive_s": 1 / naive.per_second, "times_naive": ours.per_second / naive.per_second,
+            "cpu_times_naive": ours.per_cpu_second / naive.per_cpu_second}  # fmt: skip
+
+
+def measure_streamed(clients: int, *, width: int = 64, device: torch.device | str = "cpu", memory: int = 256 << 20,
+                     folder: str | Path | None = None) -> dict[str, Any]:  # fmt: skip
+    """Seconds of one step over the clients' files, and the peak memory of the process that makes it, in MB.
+
+    Files are written to a temporary folder (in `folder`) and removed; each holds 4 bytes a parameter. `peak_mb` is
+    above what the process holds once everything is imported, and includes the nine models.
+    """
+    layout = _layout(width)
+    with tempfile.TemporaryDirectory(dir=folder) as where:
+        zero_P = torch.zeros(layout.P)
+        for client in range(clients):
+            state = layout.unflatten(_row(client, torch.zeros(layout.P)), torch.ones(layout.B))
+            save_update(Path(where, f"{client}.safetensors"), layout,
+                        ClientUpdate(client=client, state=state, start_P=zero_P))  # fmt: skip
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            job = pool.submit(_streamed_step, where, clients, width, str(device), memory, torch.get_num_threads())
+            return {
+                "clients": clients,
+                "parameters": layout.P,
+                "tasks": TASKS,
+                "buffer_mb": memory / 1e6,
+                **job.result(),
+            }
+
+
+def _streamed_step(folder: str, clients: int, width: int, device: str, memory: int, threads: int) -> dict[str, float]:
+    torch.set_num_threads(threads)
+    layout, before = _layout(width), _peak_mb()
+    began = time.perf_counter()
+    models = _models(layout, device)
+    files = {client: Path(folder, f"{client}.safetensors") for client in range(clients)}
+    _step(models, Updates.stream(layout, files, memory=memory, device=device))
+    float(models.theta_CP[0, 0])  # waits for the device
+    seconds = time.perf_counter() - began
+    return {"step_s": seconds, "peak_mb": _peak_mb() - before, "models_mb": models.theta_CP.nbytes / 1e6,
+            "gb_per_s": 2 * clients * layout.P * 4 / seconds / 1e9}  # fmt: skip
+
+
+def _peak_mb() -> float:
+    """Most memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return next(int(line.split()[1]) / 1e3 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def _compare(options: argparse.Namespace) -> list[dict[str, Any]]:
+    row = measure(options.clients, width=options.width, device=options.device, repeats=options.repeats)
+    print(f"  step {row['step_s'] * 1e3:8.0f} ms   similarity {row['similarity_s'] * 1e3:.0f}, "
+          f"mixing {row['mixing_s'] * 1e3:.0f}; screening beside it {row['screening_s'] * 1e3:.0f}\n"
+          f"  floor {row['floor_s'] * 1e3:7.0f} ms   at {row['copy_gb_per_s']:.1f} GB/s: the step takes "
+          f"{row['times_floor']:.2f} x (CPU time {row['cpu_times_floor']:.2f} x)\n"
+          f"  naive {row['naive_s'] * 1e3:7.0f} ms   one pair at a time: {row['times_naive']:.1f} x the step "
+          f"(CPU time {row['cpu_times_naive']:.1f} x)")  # fmt: skip
+    return [row]
+
+
+def _scale(options: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = []
+    for clients in options.scale:
+        row = measure(clients, width=options.scale_width, device=options.device, repeats=options.repeats, naive=False)
+        print(f"  {clients:5} clients   step {row['step_s'] * 1e3:7.1f} ms ({row['times_floor']:.2f} x floor), "
+              f"mixing and screening {row['linear_us_per_client']:.0f} us a client", flush=True)  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def _stream(options: argparse.Namespace) -> list[dict[str, Any]]:
+    row = measure_streamed(options.streamed, width=options.width, device=options.device, folder=options.folder)
+    print(f"  {row['clients']} clients' files   step {row['step_s']:.1f} s ({row['gb_per_s']:.2f} GB/s), peak "
+          f"{row['peak_mb']:.0f} MB, of which {row['models_mb']:.0f} are the models")  # fmt: skip
+    return [row]
+
+
+PARTS = {"compare": _compare, "scale": _scale, "stream": _stream}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the parts, print ratios and keep the record; 0."""
+    parser = argparse.ArgumentParser(prog="python -m matfl.bench server", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"which of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--clients", type=int, default=18, help="clients of 'compare' (default: %(default)s)")
+    parser.add_argument(
+        "--width", type=int, default=64, help="ResNet18's width (default: %(default)s, 11.2 M parameters)"
+    )
+    parser.add_argument("--scale", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512], metavar="N",
+                        help="clients of 'scale' (default: 16 to 512)")  # fmt: skip
+    parser.add_argument("--scale-width", type=int, default=16, help="width of 'scale' (default: %(default)s)")
+    parser.add_argument(
+        "--streamed", type=int, default=32, help="clients of 'stream', 45 MB each (default: %(default)s)"
+    )
+    parser.add_argument("--folder", type=Path, help="where 'stream' puts its files (default: the temporary folder)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
+    parser.add_argument("--repeats", type=int, default=5, help="turns; the best counts (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="file for the record")
+    options = parser.parse_args(argv)
+    unknown = [part for part in options.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
+    for name in ("clients", "width", "scale_width", "streamed", "threads", "repeats"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')}: must be at least 1")
+    torch.set_num_threads(options.threads)
+    facts = machine(options.device)
+    print(f"server, {facts['device']} ({facts['processor']}, {facts['cores']} cores, {options.threads} threads)")
+    found = {}
+    for part in options.parts or PARTS:
+        print(part, flush=True)
+        found[part] = PARTS[part](options)
+    asked = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()
+             if key not in ("json", "parts", "device", "folder")}  # fmt: skip
+    save(options.json, {"bench": "server", "machine": facts, "options": asked, "parts": found})
+    return 0
