@@ -80,7 +80,7 @@ class Task:
     target_dtype: torch.dtype
     """Of the decoded arrays."""
     target_channels: int
-    """3 for vectors (targets (B, 3, H, W)); 0 for maps (targets (B, H, W))."""
+    """3 for vectors (targets (B, 3, H, W): right, down, towards the viewer); 0 for maps (targets (B, H, W))."""
     ignore: float
     """Target value without a label: 255 for class-like targets, 0 (or the zero vector) for measured ones."""
     interpolation: str

@@ -366,6 +366,14 @@ def test_every_task_has_a_meter_and_a_main_metric():
         assert p.task.main_metric in m.compute()
 
 
+def test_edges_are_measured_by_the_named_protocol_and_layout():
+    strict = meter(pair("outdoor/edge"), edge_protocol="astmt")
+    assert (strict.protocol.name, strict.layout) == ("astmt", "pascal")
+    assert meter(pair("nyud/edge")).layout == "nyud"
+    with pytest.raises(ValueError, match="edge protocol 'seism': choose from mtl, astmt, fedhca2"):
+        meter(pair("outdoor/edge"), edge_protocol="seism")
+
+
 def test_resizing_goes_by_the_task():
     size = (40, 30)
     prediction = torch.randn(2, 13, 10, 6, generator=torch.Generator().manual_seed(0))
