@@ -6,6 +6,7 @@ random is derived from (seed, round, client): a run that goes on from a checkpoi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -31,8 +32,8 @@ from matfl.pretrain import scenes_file
 from matfl.server import Owner, Reply, Server, ServerState
 from matfl.tasks import Pair, pairs
 
-__all__ = ["Progress", "client_round", "data_version", "depth_means", "load_splits", "pick_device", "prepare",
-           "provenance", "run"]  # fmt: skip
+__all__ = ["Progress", "begin", "client_round", "data_version", "depth_means", "depth_total", "load_splits",
+           "pick_device", "prepare", "provenance", "repeatable", "run"]  # fmt: skip
 
 Folder = str | Path
 Splits = dict[str, dict[str, Split]]
@@ -70,12 +71,14 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def data_version(config: RunConfig) -> dict[str, Any]:
-    """What, beside the config, decides the numbers of a run on the embedded benchmark: its pictures and its start."""
+    """What, beside the config, decides a run's numbers: the version of the rendered pictures, and the start weights."""
     version: dict[str, Any] = {}
     if any(pair.domain.rendered for pair in pairs(config.tasks)):
         version["scenes"] = scenes.VERSION
     if config.start == "scenes":
         version["start"] = scenes_file(config.width).stem
+    elif (file := Path(config.start).expanduser()).suffix == ".safetensors" and file.is_file():
+        version["start"] = hashlib.sha256(file.read_bytes()).hexdigest()
     return version
 
 
@@ -130,10 +133,12 @@ def prepare(
     cache_dir: Folder | None = None,
     device: str | torch.device | None = None,
     progress: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> None:
     """Put the data and the starts of all `configs` into the cache, so that runs side by side find them there.
 
-    Raises what any run would raise for data or start weights that are missing.
+    `progress` shows bars on stderr; `say` is told when a start has to be trained. Raises what any run would raise for
+    data or start weights that are missing.
     """
     data, starts = {}, {}
     for config in configs:
@@ -142,21 +147,33 @@ def prepare(
     for config in data.values():
         load_splits(config, data_dir=data_dir, cache_dir=cache_dir, progress=progress)
     for config in starts.values():
-        start_backbone(config, cache_dir=cache_dir, device=pick_device(device))
+        if say and config.start == "scenes" and not scenes_file(config.width, cache_dir).exists():
+            say(
+                f"pre-training the start of width {config.width} on rendered objects, once (about a minute on one core)"
+            )
+        with repeatable(pick_device(device)):
+            start_backbone(config, cache_dir=cache_dir, device=pick_device(device))
 
 
 def depth_means(clients: Sequence[Client], splits: Splits) -> dict[str, float]:
     """Mean depth in metres over all training labels of a depth pair's clients, by pair name: where its head starts."""
     totals: dict[str, tuple[float, int]] = {}
     for client in clients:
-        if client.pair.task.name != "depth":
-            continue
-        label = splits[client.pair.domain.name]["train"].labels["depth"]
-        for i in client.images:
-            known = label[i][label[i] != 0].astype(np.float64)
+        if client.pair.task.name == "depth":
+            part, size = depth_total(client, splits[client.pair.domain.name]["train"])
             total, count = totals.get(client.pair.name, (0.0, 0))
-            totals[client.pair.name] = (total + float(known.sum()), count + known.size)
+            totals[client.pair.name] = (total + part, count + size)
     return {name: total / count for name, (total, count) in totals.items() if count}
+
+
+def depth_total(client: Client, split: Split) -> tuple[float, int]:
+    """Sum and number of a depth client's training labels in metres. The sum of float16 numbers is exact in float64."""
+    total, count = 0.0, 0
+    for i in client.images:
+        label = split.labels["depth"][i]
+        known = label[label != 0].astype(np.float64)
+        total, count = total + float(known.sum()), count + known.size
+    return total, count
 
 
 def client_round(
@@ -173,13 +190,21 @@ def client_round(
     images, targets = split.tensors(client.pair.task.name, client.images, device)
     began = time.perf_counter()
     try:
-        result = local.train(model, images, targets, client.pair, config, round=round, client=client.index, mu=mu)
+        result = local.train(model, images, targets, client.pair, config, round=round, client=client.index, mu=mu,
+                             aspects_N=_aspects(split, client.images))  # fmt: skip
         loss, passes = result.loss, result.images
     except FloatingPointError as error:
         warnings.warn(f"left out of the round: {error}", stacklevel=2)
         loss, passes = float("nan"), 0
     return Reply(client=client.index, state=model.state_dict(), loss=loss, images=passes,
                  seconds=time.perf_counter() - began)  # fmt: skip
+
+
+def _aspects(split: Split, indices: Sequence[int]) -> torch.Tensor | None:
+    """Height over width (N,) of the original pictures; None for rendered ones, which enter the network as they are."""
+    if split.domain.rendered:
+        return None
+    return torch.tensor([height / width for height, width in map(split.native_size, indices)])
 
 
 class _Simulation:
@@ -269,13 +294,10 @@ def run(
     """
     path = Path(path)
     where = pick_device(device)
-    with store.locked(path, wait=wait), _repeatable(where):
+    with store.locked(path, wait=wait), repeatable(where):
         if fresh:
             store.discard(path)
-        store.create(path, config, provenance(config, where))
-        if store.read_provenance(path).get("data") != data_version(config):
-            raise store.RunError(f"{path} was begun on the pictures or the start of another version of matfl: finish "
-                                 "it with that version, or remove its folder (or use --fresh)")  # fmt: skip
+        begin(path, config, provenance(config, where))
         if store.stored_round(path, config) == config.rounds:
             store.mark(path, config, config.rounds)
             return
@@ -295,6 +317,17 @@ def run(
                                        loss=records.rounds[-1]["loss"] or float("nan")))  # fmt: skip
             if stop and stop():
                 return
+
+
+def begin(path: Path, config: RunConfig, made_by: Mapping[str, Any]) -> None:
+    """Begin the run in folder `path`, or check that it can go on there: same config, pictures and start.
+
+    Raises RunError when it cannot.
+    """
+    store.create(path, config, made_by)
+    if store.read_provenance(path).get("data") != data_version(config):
+        raise store.RunError(f"{path} was begun on the pictures or the start of another version of matfl: finish it "
+                             "with that version, or remove its folder (or use --fresh)")  # fmt: skip
 
 
 def _round(server: Server, simulation: _Simulation, state: ServerState, records: store.Records) -> ServerState:
@@ -322,7 +355,7 @@ def _wait_for(device: torch.device) -> None:
 
 
 @contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
+def repeatable(device: torch.device) -> Iterator[None]:
     """One thread on a CPU, deterministic kernels on a GPU; the caller's settings come back afterwards."""
     threads = torch.get_num_threads()
     strict, warn_only = (

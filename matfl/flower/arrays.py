@@ -1,0 +1,100 @@
+"""Models as Flower's arrays: four flat ones each, so that a message is hardly larger than the numbers in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from flwr.app import Array, ArrayRecord
+from torch import Tensor, nn
+
+from matfl.config import RunConfig
+from matfl.models import build
+from matfl.tasks import Pair
+from matfl.updates import Layout
+
+__all__ = ["DTYPES", "Precision", "Wire", "size"]
+
+State = Mapping[str, Tensor]
+Precision = Literal["fp32", "fp16"]
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
+"""Of parameters on the wire; Flower's arrays have no bfloat16."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wire:
+    """The order in which the tensors of one pair's model travel; client and server derive it from the config.
+
+    Arrays 'backbone' and 'head' hold the parameters, 'backbone.buffers' and 'head.buffers' the batch-norm statistics.
+    The latter are float32 in any case: they are few, and small variances would vanish in fp16. Integer buffers do not
+    travel, since nothing depends on them.
+    """
+
+    parts: Mapping[str, Layout]
+    """Of 'backbone' and 'head'."""
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Wire:
+        """Of a `matfl.models.Model`."""
+        return cls(parts={part: Layout.of(model.get_submodule(part)) for part in ("backbone", "head")})
+
+    @classmethod
+    def for_pair(cls, config: RunConfig, pair: Pair) -> Wire:
+        """Of the model that `config` gives the pair."""
+        return cls.of(build(config, pair))
+
+    def encode(self, state: State, precision: Precision, *, start: State | None = None) -> ArrayRecord:
+        """A model's floating-point tensors, the parameters minus those of `start` if that is given."""
+        record = ArrayRecord()
+        for part, layout in self.parts.items():
+            own = _part(state, part)
+            row_P = layout.flatten(own)
+            if start is not None:
+                row_P -= layout.flatten(_part(start, part))
+            record[part] = Array(row_P.to("cpu", DTYPES[precision]).numpy())
+            record[f"{part}.buffers"] = Array(layout.flatten_buffers(own).to("cpu", torch.float32).numpy())
+        return record
+
+    def decode(
+        self, record: ArrayRecord, precision: Precision, *, start: State | None = None,
+        device: torch.device | str = "cpu",
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """The model that was encoded, in float32 on `device`; the arrays are taken out of `record` one by one.
+
+        Raises ValueError when an array is missing or has another type or length than this network's.
+        """
+        state: dict[str, Tensor] = {}
+        for part, layout in self.parts.items():
+            row_P = _take(record, part, layout.P, DTYPES[precision]).to(device, torch.float32)
+            if start is not None:
+                row_P += layout.flatten(_part(start, part)).to(device)
+            row_B = _take(record, f"{part}.buffers", layout.B, torch.float32).to(device)
+            state |= {f"{part}.{name}": tensor for name, tensor in layout.unflatten(row_P, row_B).items()}
+        return state
+
+
+def size(record: ArrayRecord) -> int:
+    """Bytes of the record's arrays."""
+    return sum(len(array.data) for array in record.values())
+
+
+def _part(state: State, part: str) -> dict[str, Tensor]:
+    prefix = f"{part}."
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _take(record: ArrayRecord, name: str, length: int, dtype: torch.dtype) -> Tensor:
+    if name not in record:
+        raise ValueError(f"array {name!r} is missing")
+    try:
+        array = record.pop(name).numpy()
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise ValueError(f"array {name!r} cannot be read ({type(error).__name__})") from None
+    expected = str(dtype).removeprefix("torch.")
+    if array.shape != (length,) or array.dtype != expected:
+        raise ValueError(f"array {name!r} is {array.dtype} of shape {array.shape}, but this network's is {expected} of "
+                         f"shape ({length},): another network was trained")  # fmt: skip
+    return torch.from_numpy(array)

@@ -1,0 +1,172 @@
+"""Flower's client app: who this node is, one round of local training, and the evaluation of a model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache, wraps
+from typing import Any, cast
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+import matfl
+from matfl import clients as local
+from matfl import federation
+from matfl.config import RunConfig, override
+from matfl.data import Client, Split, load_split, partition
+from matfl.flower.arrays import Wire
+from matfl.flower.settings import NodeSettings, run_config
+from matfl.models import Model, build
+from matfl.tasks import pairs
+
+__all__ = ["app", "share"]
+
+app = ClientApp()
+
+_log = logging.getLogger("flwr")
+
+Records = dict[str, Any]
+
+
+class Refusal(ValueError):
+    """The server takes this node for another client, or runs another matfl."""
+
+
+def _answers(
+    handler: Callable[[RecordDict, RunConfig, NodeSettings], Records],
+) -> Callable[[Message, Context], Message]:
+    """A message handler that replies with `handler`'s records, or with why it failed: never with a path."""
+
+    @wraps(handler)
+    def answer(message: Message, context: Context) -> Message:
+        try:
+            config = run_config(context.run_config)
+            node = NodeSettings.of(context.node_config, config)
+            with _place(node):
+                records = handler(message.content, config, node)
+        except Exception as error:  # whatever fails here must neither end the federation nor leak a folder's name
+            _log.error("matfl: no result for message %r", message.metadata.message_type, exc_info=error)
+            reason = without_paths(f"{type(error).__name__}: {error}")
+            records = {"error": ConfigRecord({"reason": reason, "refusal": isinstance(error, Refusal)})}
+        return Message(RecordDict(records), reply_to=message)
+
+    return answer
+
+
+def without_paths(text: str) -> str:
+    """At most 300 characters of `text`, with whatever looks like a path replaced."""
+    return re.sub(r"(?<![\w.])(?:~|[A-Za-z]:)?[/\\][^\s'\",;:()]+", "<path>", text)[:300]
+
+
+@contextmanager
+def _place(node: NodeSettings) -> Any:
+    """Numbers that repeat, as in a local run, on the node's threads."""
+    device = federation.pick_device(node.device)
+    with federation.repeatable(device):
+        if device.type == "cpu":
+            torch.set_num_threads(node.threads)
+        yield
+
+
+@lru_cache(maxsize=4)
+def _split(config: RunConfig, node: NodeSettings, name: str) -> Split:
+    if node.own_data:
+        config = replace(config, images_train=0, images_val=0)
+    return load_split(config, node.pair.domain, name, data_dir=node.data_dir, cache_dir=node.cache_dir)
+
+
+def share(config: RunConfig, node: NodeSettings) -> Client:
+    """The node's training images: those that `matfl.data.partition` gives its client, or all of its own.
+
+    Only its own domain's split is needed, since a domain's shares do not depend on the others. Raises DataError when
+    no image is left.
+    """
+    train = _split(config, node, "train")
+    count = 1 if node.own_data else config.clients_per_task
+    tasks = [
+        p.name for p in pairs(config.tasks) if p == node.pair or (p.domain == node.pair.domain and not node.own_data)
+    ]
+    alone = override(config, tasks=",".join(tasks), clients_per_task=count, k=1, clusters=1)
+    mine = [client for client in partition(alone, {node.pair.domain.name: train}) if client.pair == node.pair]
+    return replace(mine[node.client % count], index=node.client)
+
+
+@app.query()
+@_answers
+def query(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records:
+    """Who this node is, once its data are there; a depth client adds the sum and number of its depths in metres."""
+    client = share(config, node)
+    _split(config, node, "val")
+    who = {
+        "client": client.index,
+        "task": client.pair.name,
+        "own-data": node.own_data,
+        "images": len(client.images),
+        "matfl": matfl.__version__,
+        "hash": config.hash,
+        "data": json.dumps(federation.data_version(config)),
+    }
+    records: Records = {"who": ConfigRecord(cast(Any, who))}
+    if client.pair.task.name == "depth":
+        total, count = federation.depth_total(client, _split(config, node, "train"))
+        records["depth"] = MetricRecord({"sum": total, "count": count})
+    return records
+
+
+@app.train()
+@_answers
+def train(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records:
+    """Local training from the dispatched model; in a round that is evaluated also the trained model's metrics."""
+    ask, model, wire, start = _begin(content, config, node)
+    client = share(config, node)
+    reply = federation.client_round(model, start, client, _split(config, node, "train"), config,
+                                    round=cast(int, ask["round"]), mu=cast(float, ask["mu"]))  # fmt: skip
+    updates = cast(Any, ask["updates"])
+    records: Records = {
+        "model": wire.encode(reply.state, updates, start=None if updates == "fp32" else start),
+        "result": MetricRecord({"loss": reply.loss, "images": reply.images, "seconds": reply.seconds}),
+    }
+    if ask["evaluate"] and np.isfinite(reply.loss) and all(t.isfinite().all() for t in model.parameters()):
+        records["metrics"] = _measure(model, config, node)
+    return records
+
+
+@app.evaluate()
+@_answers
+def evaluate(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records:
+    """The metrics of the model that the server sent, on this node's validation split."""
+    _, model, _, start = _begin(content, config, node)
+    model.load_state_dict(start)
+    return {"metrics": _measure(model, config, node)}
+
+
+def _begin(
+    content: RecordDict, config: RunConfig, node: NodeSettings
+) -> tuple[Mapping[str, Any], Model, Wire, dict[str, Tensor]]:
+    """What is asked, a module for it, and the state that came with it."""
+    ask = cast(ConfigRecord, content["ask"])
+    if ask["hash"] != config.hash:
+        raise Refusal(f"the server's config has hash {ask['hash']}, this client's {config.hash}: install the same "
+                      "matfl on both")  # fmt: skip
+    if ask["client"] != node.client:
+        raise Refusal(f"this node is client {node.client}, not {ask['client']}")
+    device = federation.pick_device(node.device)
+    model = build(config, node.pair).to(device)
+    wire = Wire.of(model)
+    dispatched = wire.decode(cast(ArrayRecord, content["model"]), cast(Any, ask["models"]), device=device)
+    integers = {name: t.clone() for name, t in model.state_dict().items() if name not in dispatched}
+    return ask, model, wire, {**dispatched, **integers}
+
+
+def _measure(model: Model, config: RunConfig, node: NodeSettings) -> ConfigRecord:
+    device = next(model.parameters()).device
+    values = local.evaluate(model, _split(config, node, "val"), node.pair, config, device=device)
+    return ConfigRecord({"names": list(values), "values": [float(value) for value in values.values()]})

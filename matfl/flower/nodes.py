@@ -1,0 +1,136 @@
+"""Which node is which client: asked of every node that comes, before the first round and at any later time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from matfl.federation import data_version
+from matfl.flower.settings import Settings, client_pairs
+
+__all__ = ["Nodes", "reason"]
+
+RETRY = 30.0
+"""Seconds after which a node that was refused or failed is asked again: it may have been started anew."""
+
+_log = logging.getLogger("flwr")
+
+
+def reason(message: Message) -> str | None:
+    """Why a reply holds no result: the client app's own words or Flower's error; None where it holds one."""
+    if message.has_error():
+        text = (message.error.reason or "no reason given").strip().splitlines()[-1]
+        return f"failed with Flower's error code {message.error.code}: {text[:200]}"
+    if isinstance(record := message.content.get("error"), ConfigRecord):
+        return f"failed: {str(record.get('reason'))[:300]}"
+    return None
+
+
+@dataclass(kw_only=True)
+class Nodes:
+    """The federation's nodes; a node that comes late is found by the next `look`."""
+
+    settings: Settings
+    clients: dict[int, int] = field(default_factory=dict)
+    """Client number -> id of its node, of those that are connected."""
+    depth: dict[int, tuple[float, int]] = field(default_factory=dict)
+    """Client number -> sum and number of its depth labels."""
+    own_data: set[int] = field(default_factory=set)
+    """Clients that train on all images of their own folder."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """Node id -> why it is no client."""
+    _pending: dict[str, int] = field(default_factory=dict)
+    _asked: dict[int, float] = field(default_factory=dict)
+
+    def look(self, grid: Grid) -> None:
+        """Ask new nodes who they are and take the answers that have come, without waiting for any."""
+        there = set(grid.get_node_ids())
+        self.clients = {client: node for client, node in self.clients.items() if node in there}
+        self.refused = {node: why for node, why in self.refused.items() if node in there}
+        self._pending = {message: node for message, node in self._pending.items() if node in there}
+        known = {*self.clients.values(), *self._pending.values()}
+        now = time.monotonic()
+        new = [node for node in sorted(there - known) if now - self._asked.get(node, -RETRY) >= RETRY]
+        if new:
+            ask = RecordDict({"ask": ConfigRecord({"hash": self.settings.config.hash})})
+            messages = [Message(ask, node, "query", ttl=self.settings.discovery_timeout + RETRY) for node in new]
+            sent = set(grid.push_messages(messages))
+            for message, node in zip(messages, new, strict=True):
+                self._asked[node] = now
+                if message.metadata.message_id in sent:
+                    self._pending[message.metadata.message_id] = node
+        if self._pending:
+            for reply in grid.pull_messages(list(self._pending)):
+                node = self._pending.pop(reply.metadata.reply_to_message_id, None)
+                if node is not None:
+                    self._take(node, reply)
+
+    def _take(self, node: int, reply: Message) -> None:
+        why = reason(reply) or self._introduce(node, cast(RecordDict, reply.content))
+        if why:
+            self.refused[node] = why
+            _log.warning("matfl: node %d is no client: %s", node, why)
+
+    def _introduce(self, node: int, content: RecordDict) -> str | None:
+        """Note who a node is; why not, if it cannot be."""
+        config = self.settings.config
+        who, chosen = cast(dict[str, Any], content.get("who", {})), client_pairs(config)
+        client = who.get("client")
+        if not isinstance(client, int) or not 0 <= client < len(chosen) or who.get("task") != chosen[client].name:
+            return f"it says that it is client {client!r} with task {who.get('task')!r}"
+        if who.get("hash") != config.hash or who.get("data") != json.dumps(data_version(config)):
+            return (f"it runs matfl {who.get('matfl')} with config {who.get('hash')} and data {who.get('data')}: "
+                    "install the server's matfl there")  # fmt: skip
+        if client in self.clients:
+            _log.warning("matfl: node %d takes the place of node %d as client %d; give each node a partition-id of its "
+                         "own unless it was started anew", node, self.clients[client], client)  # fmt: skip
+        if isinstance(depth := content.get("depth"), MetricRecord):
+            self.depth[client] = float(cast(float, depth["sum"])), int(cast(int, depth["count"]))
+        (self.own_data.add if who.get("own-data") else self.own_data.discard)(client)
+        self.refused.pop(node, None)
+        self.clients[client] = node
+        _log.info("matfl: node %d is client %d (%s), %s images", node, client, who["task"], who.get("images"))
+        return None
+
+    def forget(self, client: int) -> None:
+        """Ask the client's node again: it said that it is another one."""
+        self._asked.pop(self.clients.pop(client, -1), None)
+
+    def wait(self, grid: Grid, needed: int) -> None:
+        """Look until `needed` clients are there.
+
+        Raises TimeoutError after the discovery timeout, naming who is missing and who was refused why.
+        """
+        deadline = time.monotonic() + self.settings.discovery_timeout
+        while True:
+            self.look(grid)
+            left = deadline - time.monotonic()
+            if len(self.clients) >= needed:
+                return
+            if left <= 0:
+                raise TimeoutError(self._too_few(needed))
+            time.sleep(min(self.settings.poll_interval, left))
+
+    def _too_few(self, needed: int) -> str:
+        chosen = client_pairs(self.settings.config)
+        missing = [f"{index} ({pair.name})" for index, pair in enumerate(chosen) if index not in self.clients]
+        silent = f" {len(self._pending)} node(s) did not answer." if self._pending else ""
+        refused = "".join(f" Node {node} was refused: {why}." for node, why in sorted(self.refused.items()))
+        return (f"{len(self.clients)} of at least {needed} clients came within {self.settings.discovery_timeout:g} s."
+                f"{silent}{refused} Missing: {', '.join(missing)}. Start their nodes (in simulation: num-supernodes), "
+                "raise discovery-timeout, or lower min-clients-start")  # fmt: skip
+
+    def depth_means(self) -> dict[str, float]:
+        """`matfl.federation.depth_means` over the clients that are there: sums of float16 labels are exact."""
+        totals: dict[str, tuple[float, int]] = {}
+        for client, (part, size) in sorted(self.depth.items()):
+            name = client_pairs(self.settings.config)[client].name
+            total, count = totals.get(name, (0.0, 0))
+            totals[name] = (total + part, count + size)
+        return {name: total / count for name, (total, count) in totals.items() if count}
