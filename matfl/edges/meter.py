@@ -114,10 +114,10 @@ class EdgeMeter:
     def update(self, prediction_B1HW: Tensor, target_BHW: Tensor) -> None:
         """Add a batch: logits (B, 1, H, W) and targets (B, H, W) of 0, 1 or 255 (no label).
 
-        Raises ValueError for other shapes or target values, and for NaN. Images are measured in parallel on as many
-        threads as torch uses.
+        Images without any label are skipped. Raises ValueError for other shapes or target values, and for NaN. Images
+        are measured in parallel on as many threads as torch uses.
         """
-        if prediction_B1HW.ndim != 4 or (*prediction_B1HW.shape[:1], *prediction_B1HW.shape[2:]) != target_BHW.shape:
+        if target_BHW.ndim != 3 or prediction_B1HW.shape != target_BHW[:, None].shape:
             raise ValueError(f"edges take logits (B, 1, H, W) and targets (B, H, W), not {tuple(prediction_B1HW.shape)}"
                              f" and {tuple(target_BHW.shape)}: resize the prediction to the target first")  # fmt: skip
         strength_BHW = torch.sigmoid(prediction_B1HW[:, 0].detach().float()).cpu().numpy()
@@ -135,9 +135,10 @@ class EdgeMeter:
                 counts = list(pool.map(count, range(len(target))))
         else:
             counts = [count(index) for index in range(len(target))]
-        self.images += len(counts)
-        self._counts = sum(counts, self._counts)
-        self._best_f += sum(float(image.f_T.max()) for image in counts)
+        labelled = [count for count, target_HW in zip(counts, target) if (target_HW != IGNORE).any()]
+        self.images += len(labelled)
+        self._counts = sum(labelled, self._counts)
+        self._best_f += sum(float(image.f_T.max()) for image in labelled)
 
     def curve(self) -> Curve:
         """Precision and recall at each threshold, over all images so far; ValueError if there are none."""
@@ -153,7 +154,12 @@ class EdgeMeter:
         )
 
     def compute(self) -> dict[str, float]:
-        """odsF, with the threshold, precision and recall where it is reached, and oisF; all in [0, 1]."""
+        """odsF, with the threshold, precision and recall where it is reached, and oisF; NaN where nothing was labelled.
+
+        Shares in [0, 1].
+        """
+        if not self.images:
+            return dict.fromkeys(("odsF", "oisF", "ods_threshold", "ods_precision", "ods_recall"), float("nan"))
         curve = self.curve()
         best = curve.best
         return {

@@ -3,6 +3,7 @@
 from matfl.plots.benchmark import class_frequencies, gallery, label_picture, partition, transfer
 from matfl.plots.comparison import clients_per_task, k_sweep, layers_sweep, learning_curves, methods
 from matfl.plots.cost import bytes_to_quality, memory, server_step, throughput
+from matfl.plots.edges import precision_recall
 from matfl.plots.grouping import (
     choice_matrix,
     grouping_correctness,
@@ -18,5 +19,5 @@ from matfl.plots.updates import cosine_matrix, neighbour_bars, update_tsne
 __all__ = ["METHOD_COLORS", "TASK_COLORS", "WIDTHS", "bytes_to_quality", "choice_matrix", "class_frequencies",
            "clients_per_task", "cosine_matrix", "figure", "gallery", "grouping_correctness", "grouping_graph",
            "k_sweep", "label_picture", "layer_agreement", "layers_sweep", "learning_curves", "legend_below", "memory",
-           "methods", "neighbour_bars", "partition", "save", "server_step", "shared_legend", "task_legend",
-           "throughput", "transfer", "update_tsne", "vote_scale", "votes", "weight_shares"]  # fmt: skip
+           "methods", "neighbour_bars", "partition", "precision_recall", "save", "server_step", "shared_legend",
+           "task_legend", "throughput", "transfer", "update_tsne", "vote_scale", "votes", "weight_shares"]  # fmt: skip
