@@ -151,7 +151,7 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
     reproduce.add_argument("--backend", choices=("loky", "ray"), default="loky",
                            help="spread runs over this machine's processes, or over a Ray cluster")  # fmt: skip
     reproduce.add_argument("--out", metavar="DIR",
-                           help="where figures, records and executed notebooks go (default: figures/PRESET)")  # fmt: skip
+                           help="where figures and executed notebooks go (default: figures/PRESET)")  # fmt: skip
     reproduce.add_argument("--update-notebooks", action="store_true",
                            help="also put the executed notebooks in the place of the checkout's")  # fmt: skip
     _places(reproduce)
@@ -219,13 +219,21 @@ def _resume(arguments: argparse.Namespace) -> None:
     _train(run.config, run.path, arguments, fresh=False)
 
 
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def _train(config: RunConfig, path: Path, arguments: argparse.Namespace, *, fresh: bool) -> None:
     from matfl import federation, report
     from matfl.runs import Run
+    from matfl.store import is_finished
 
+    places = {"device": arguments.device, "data_dir": arguments.data_dir, "cache_dir": arguments.cache_dir}
+    if fresh or not is_finished(path, config):
+        federation.prepare([config], progress=sys.stderr.isatty() and not arguments.quiet,
+                           say=None if arguments.quiet else _say, **places)  # fmt: skip
     with _interrupts() as interrupted, report.progress(config, quiet=arguments.quiet) as progress:
-        federation.run(config, path, device=arguments.device, data_dir=arguments.data_dir, progress=progress,
-                       cache_dir=arguments.cache_dir, fresh=fresh, stop=interrupted)  # fmt: skip
+        federation.run(config, path, progress=progress, fresh=fresh, stop=interrupted, **places)
     run = Run(path)
     if not run.finished:
         raise KeyboardInterrupt

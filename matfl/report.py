@@ -109,14 +109,16 @@ def _grouping(run: Run) -> str:
     stored = run.diagnostics
     present = stored["participants"]
     same = measure.same_task(stored["client_pairs"])
-    rows = [["self weight", measure.self_weight(stored["weights"], present), ""],
-            ["weight of same-task partners", measure.partner_weight(stored["weights"], same, present), ""]]  # fmt: skip
+    rows: list[tuple[str, np.ndarray, str]] = [
+        ("self weight", measure.self_weight(stored["weights"], present), ""),
+        ("weight of same-task partners", measure.partner_weight(stored["weights"], same, present), ""),
+    ]
     if "friends" in stored and stored["friends"].any() and same.any():
         chance = measure.chance(run.config.k, run.config.num_clients)
-        rows.append(["partners among friends", measure.correctness(stored["friends"], same, present),
-                     f"chance {chance:.2f}"])  # fmt: skip
-    if np.isfinite(stored["cos_start"]).any():
-        rows.append(["cosine of updates with start", np.nanmean(stored["cos_start"], axis=1), ""])
+        correct = measure.correctness(stored["friends"], same, present)
+        rows.append(("partners among friends", correct, f"chance {chance:.2f}"))
+    cosines = np.where(present, stored["cos_start"], 0).sum(1) / np.maximum(present.sum(1), 1)
+    rows.append(("cosine of updates with start", np.where(present.any(1), cosines, np.nan), ""))
     return table(("server", "first", "last", "course", ""),
                  [[name, f"{values[0]:.3f}", f"{values[-1]:.3f}", sparkline(values.tolist()), note]
                   for name, values, note in rows])  # fmt: skip
@@ -128,7 +130,7 @@ def _costs(run: Run) -> str:
     sent = sum(row[way] for row in rounds for way in ("bytes_up", "bytes_down")) / 1e6
     left_out = sum(len(row["excluded"]) for row in rounds)
     text = ", ".join(f"{phase} {value:.1f} s" for phase, value in seconds.items())
-    return f"cost: {text}; {sent:.1f} MB sent" + (f"; {left_out} replies left out (not finite)" if left_out else "")
+    return f"cost: {text}; {sent:.1f} MB sent" + (f"; {left_out} times a client was left out" if left_out else "")
 
 
 @contextmanager

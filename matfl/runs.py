@@ -231,7 +231,8 @@ def _train(
     jobs = min(jobs, len(configs))
     options = {**options, "device": str(device), "fresh": fresh, "wait": True}
     # Splits and starts go to the cache once, before the processes ask for them.
-    federation.prepare(configs, data_dir=options["data_dir"], cache_dir=options["cache_dir"], device=device)
+    federation.prepare(configs, data_dir=options["data_dir"], cache_dir=options["cache_dir"], device=device,
+                       progress=progress and sys.stderr.isatty(), say=_say if progress else None)  # fmt: skip
     ordered = sorted(configs, key=_cost, reverse=True)
     failures: dict[RunConfig, str] = {}
     with _Monitor(ordered, base, enabled=progress, jobs=jobs) as monitor:
@@ -305,6 +306,10 @@ def _run_one(
     return index, None
 
 
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 class _Monitor:
     """Progress of many runs on stderr: one bar over their rounds, or one line a finished run."""
 
@@ -325,7 +330,7 @@ class _Monitor:
             )
             self.thread.start()
         elif self.enabled:
-            self._say(f"training {len(self.paths)} runs ({self.total} rounds), {self.jobs} at a time")
+            _say(f"training {len(self.paths)} runs ({self.total} rounds), {self.jobs} at a time")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -342,13 +347,10 @@ class _Monitor:
             if failure:
                 self.bar.write(f"{config.name} {state}", file=sys.stderr)
         elif self.enabled:
-            self._say(f"[{self.ended}/{len(self.paths)}] {config.name} ({describe(config)}) {state}")
+            _say(f"[{self.ended}/{len(self.paths)}] {config.name} ({describe(config)}) {state}")
 
     def _title(self) -> str:
         return f"{self.ended}/{len(self.paths)} runs"
-
-    def _say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
     def _stored(self) -> int:
         return sum(read_state(path).get("round", 0) for path in self.paths)

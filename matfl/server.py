@@ -228,20 +228,20 @@ class Server:
             "friends": np.zeros((n, n), bool),
             "cos_start": np.full(n, np.nan, np.float32),
         }
-        square = np.ix_(where, where)
+        rows, columns = np.ix_(where, where)
         arrays["participants"][where] = True
-        arrays["weights"][square] = mixing.weights_NN.cpu().numpy()
-        arrays["similarity"][:, *square] = similar.cpu().numpy()
+        arrays["weights"][rows, columns] = mixing.weights_NN.cpu().numpy()
+        arrays["similarity"][:, rows, columns] = similar.cpu().numpy()
         arrays["cos_start"][where] = cos_start_N.cpu().numpy()
         if "votes" in found:
-            arrays["votes"][:, *square] = found["votes"].cpu().numpy()
+            arrays["votes"][:, rows, columns] = found["votes"].cpu().numpy()
         if "friends" in found:
-            arrays["friends"][square] = found["friends"].cpu().numpy()
+            arrays["friends"][rows, columns] = found["friends"].cpu().numpy()
         return arrays
 
     def pack(self, state: ServerState) -> State:
         """The models as named tensors for a checkpoint: '<pair, or client-NUMBER>/<name in matfl.models.Model>'."""
-        tensors = {}
+        tensors: State = {}
         for owner in state.models.owners:
             backbone = {**state.models.backbone(owner), **{n: t.clone() for n, t in self._counters.items()}}
             tensors |= {f"{_label(owner)}/backbone.{name}": t for name, t in backbone.items()}

@@ -130,7 +130,10 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _replace_text(path: Path, text: str) -> None:
-    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    _replace(path, write)
 
 
 def _json(value: object) -> str:
@@ -201,7 +204,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy())
+        digest.update(memoryview(tensors[name].detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy()))
     return digest.hexdigest()
 
 
