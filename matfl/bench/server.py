@@ -85,9 +85,9 @@ def one_pair_at_a_time(theta: list[dict[str, Tensor]], updates: list[dict[str, T
         })  # fmt: skip
     moved = []
     for task, model in enumerate(theta):
-        clients = [i for i in range(n) if tasks[i] == task]
+        mine = [update for update, its in zip(aggregated, tasks) if its == task]
         moved.append({
-            name: value + sum(aggregated[i][name] for i in clients) / len(clients) for name, value in model.items()
+            name: value + sum(update[name] for update in mine) / max(len(mine), 1) for name, value in model.items()
         })  # fmt: skip
     return moved
 

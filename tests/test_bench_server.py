@@ -1,0 +1,43 @@
+"""The bench of the server's step, at a size that takes no time."""
+
+import json
+
+import pytest
+
+from matfl.bench.server import main, measure, measure_streamed
+
+
+def test_a_record_holds_the_step_its_parts_and_both_ratios():
+    row = measure(5, width=2, repeats=1)
+    assert (row["clients"], row["tasks"]) == (5, 9)
+    for name in ("step", "similarity", "mixing", "screening", "copy", "floor", "naive"):
+        assert row[f"{name}_s"] > 0
+    assert row["times_floor"] == pytest.approx(row["step_s"] / row["floor_s"])
+    assert row["times_naive"] == pytest.approx(row["naive_s"] / row["step_s"])
+    assert row["floor_s"] * row["copy_gb_per_s"] * 1e9 == pytest.approx(4 * row["parameters"] * (2 * 5 + 9))
+
+
+def test_ratios_are_printed_and_the_record_is_kept(tmp_path, capsys):
+    record = tmp_path / "server.json"
+    asked = "compare scale --clients 3 --width 2 --scale 2 4 --scale-width 2 --repeats 1 --threads 1 --device cpu"
+    assert main([*asked.split(), "--json", str(record)]) == 0
+    shown = capsys.readouterr().out
+    assert "one pair at a time" in shown
+    assert "4 clients" in shown
+    stored = json.loads(record.read_text())
+    assert stored["bench"] == "server"
+    assert [row["clients"] for row in stored["parts"]["scale"]] == [2, 4]
+    assert str(tmp_path) not in record.read_text()
+
+
+def test_unknown_parts_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["everything"])
+    assert "choose from compare, scale, stream" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_streaming_takes_little_memory():
+    """24 clients of 0.7 million parameters: 67 MB of files through a buffer of 4 MB."""
+    row = measure_streamed(24, width=16, memory=4 << 20)
+    assert row["peak_mb"] < 67 + row["models_mb"]
