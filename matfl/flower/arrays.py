@@ -8,11 +8,8 @@ from typing import Literal
 
 import torch
 from flwr.app import Array, ArrayRecord
-from torch import Tensor, nn
+from torch import Tensor
 
-from matfl.config import RunConfig
-from matfl.models import build
-from matfl.tasks import Pair
 from matfl.updates import Layout
 
 __all__ = ["DTYPES", "Precision", "Wire", "size"]
@@ -35,16 +32,6 @@ class Wire:
 
     parts: Mapping[str, Layout]
     """Of 'backbone' and 'head'."""
-
-    @classmethod
-    def of(cls, model: nn.Module) -> Wire:
-        """Of a `matfl.models.Model`."""
-        return cls(parts={part: Layout.of(model.get_submodule(part)) for part in ("backbone", "head")})
-
-    @classmethod
-    def for_pair(cls, config: RunConfig, pair: Pair) -> Wire:
-        """Of the model that `config` gives the pair."""
-        return cls.of(build(config, pair))
 
     def encode(self, state: State, precision: Precision, *, start: State | None = None) -> ArrayRecord:
         """A model's floating-point tensors, the parameters minus those of `start` if that is given."""

@@ -25,7 +25,8 @@ from matfl.data import Client, Split, load_split, partition
 from matfl.flower.arrays import Wire
 from matfl.flower.settings import NodeSettings, run_config
 from matfl.models import Model, build
-from matfl.tasks import pairs
+from matfl.tasks import Pair, pairs
+from matfl.updates import Layout
 
 __all__ = ["app", "share"]
 
@@ -81,6 +82,14 @@ def _split(config: RunConfig, node: NodeSettings, name: str) -> Split:
     if node.own_data:
         config = replace(config, images_train=0, images_val=0)
     return load_split(config, node.pair.domain, name, data_dir=node.data_dir, cache_dir=node.cache_dir)
+
+
+@lru_cache(maxsize=2)
+def _model(config: RunConfig, pair: Pair, device: torch.device) -> tuple[Model, Wire]:
+    """A module for the pair, whatever state it holds; simulated clients of one process share it."""
+    model = build(config, pair).to(device)
+    parts = {part: Layout.of(model.get_submodule(part)) for part in ("backbone", "head")}
+    return model, Wire(parts=parts)
 
 
 def share(config: RunConfig, node: NodeSettings) -> Client:
@@ -159,10 +168,9 @@ def _begin(
     if ask["client"] != node.client:
         raise Refusal(f"this node is client {node.client}, not {ask['client']}")
     device = federation.pick_device(node.device)
-    model = build(config, node.pair).to(device)
-    wire = Wire.of(model)
+    model, wire = _model(config, node.pair, device)
     dispatched = wire.decode(cast(ArrayRecord, content["model"]), cast(Any, ask["models"]), device=device)
-    integers = {name: t.clone() for name, t in model.state_dict().items() if name not in dispatched}
+    integers = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name not in dispatched}
     return ask, model, wire, {**dispatched, **integers}
 
 

@@ -16,7 +16,9 @@ from matfl import store
 from matfl.flower.arrays import Wire, size
 from matfl.flower.exchange import Exchange, metric_rows
 from matfl.flower.nodes import Nodes
+from matfl.models import build_head
 from matfl.server import Owner, Reply, Server, ServerState
+from matfl.updates import Layout
 
 __all__ = ["ManyTask"]
 
@@ -32,7 +34,8 @@ class ManyTask(Strategy):
 
     def __init__(self, server: Server, state: ServerState, records: store.Records, nodes: Nodes, path: Path) -> None:
         self.server, self.state, self.records, self.nodes, self.path = server, state, records, nodes, path
-        self.wires = {pair: Wire.for_pair(server.config, pair) for pair in dict.fromkeys(server.client_pairs)}
+        heads = {pair: Layout.of(build_head(server.config, pair)) for pair in dict.fromkeys(server.client_pairs)}
+        self.wires = {pair: Wire(parts={"backbone": server.layout, "head": head}) for pair, head in heads.items()}
         self._exchange = Exchange(nodes=nodes)
         self._row: dict[str, Any] = {}
         self._seconds: dict[str, float] = {}

@@ -1,0 +1,370 @@
+"""Federations on Flower in one process: equal to the local engine, faults, resuming, discovery, settings."""
+
+import subprocess
+import sys
+import warnings
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import contents, tiny
+
+pytest.importorskip("flwr")
+
+from flwr.app import Array, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from inprocess import InProcessGrid, wire_bytes
+
+from matfl import clients as local
+from matfl import federation as engine
+from matfl import store
+from matfl.config import preset
+from matfl.data import load_split, make, partition
+from matfl.flower import ManyTask, NodeSettings, Settings, client_app, federation
+from matfl.flower.client import share, without_paths
+from matfl.flower.exchange import metric_rows
+from matfl.flower.nodes import Nodes
+from matfl.flower.settings import client_pairs, run_config
+from matfl.runs import Run
+from matfl.server import Server
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def quick_polls(monkeypatch):
+    monkeypatch.setattr("matfl.flower.nodes.RETRY", 0.0)
+
+
+def app_config(config, **keys):
+    """The keys of flower_app that make `config`."""
+    plain = asdict(preset("smoke"))
+    text = {name: ",".join(map(str, value)) if isinstance(value, tuple) else value
+            for name, value in asdict(config).items() if value != plain[name]}  # fmt: skip
+    settings = "; ".join(f"{name}={value}" for name, value in text.items())
+    return {"preset": "smoke", "method": config.method, "settings": settings, "device": "cpu",
+            "discovery-timeout": 0.2, **keys}  # fmt: skip
+
+
+def nodes_of(config, cache, **more):
+    n = config.num_clients
+    return [{"partition-id": i, "num-partitions": n, "cache-dir": str(cache), "device": "cpu", **more}
+            for i in range(n)]  # fmt: skip
+
+
+@pytest.fixture
+def federate(tmp_path, cache):
+    """federate(name, ...): a federated tiny run; `grid` is the last grid."""
+
+    def federate(name="flower", *, fault=None, order=0, nodes=None, keys=None, **changes):
+        config = tiny(**changes)
+        app = app_config(config, **{"runs-dir": str(tmp_path / name), "run-name": "run", **(keys or {})})
+        assert run_config(app) == config
+        federate.grid = InProcessGrid(client_app, app, nodes or nodes_of(config, cache), fault=fault, order=order)
+        return Run(federation(federate.grid, Settings.of(app)))
+
+    return federate
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, cache):
+    """alone(**changes): the same run by the local engine."""
+    base, runs = tmp_path_factory.mktemp("alone"), {}
+
+    def alone(**changes):
+        config = tiny(**changes)
+        if config not in runs:
+            engine.run(config, base / config.name, device="cpu", cache_dir=cache)
+            runs[config] = Run(base / config.name)
+        return runs[config]
+
+    return alone
+
+
+def weights(run):
+    return load_file(run.path / "checkpoint.safetensors")
+
+
+@pytest.mark.parametrize("changes", [
+    {"method": "matfl", "rounds": 2}, {"method": "local", "rounds": 1}, {"method": "fedprox", "mu": 5.0, "rounds": 1},
+    {"method": "clustered", "heads": "local", "participation": 0.75, "rounds": 2},
+], ids=lambda changes: changes["method"])  # fmt: skip
+@pytest.mark.parametrize("order", [1])
+def test_a_federation_equals_the_local_run_bit_for_bit(federate, alone, changes, order):
+    run, expected = federate(order=order, **changes), alone(**changes)
+    assert contents(run.path) == contents(expected.path)
+    for mine, theirs in zip(run.rounds, expected.rounds, strict=True):
+        assert {key: mine[key] for key in theirs if key not in ("seconds", "clients")} == {
+            key: theirs[key] for key in theirs if key not in ("seconds", "clients")}  # fmt: skip
+    assert run.provenance["flower"]
+
+
+def changed(reply, change):
+    """The reply with its backbone's numbers changed."""
+    record = reply.content["model"]
+    record["backbone"] = Array(change(record["backbone"].numpy()))
+    return reply
+
+
+def poisoned(numbers):
+    numbers[7] = np.nan
+    return numbers
+
+
+def test_faults_are_recorded_and_the_rounds_go_on(federate):
+    def fault(kind, round, client, reply):
+        cases = {
+            (1, 0): lambda: [],
+            (1, 1): lambda: [reply, reply],
+            (1, 2): lambda: [changed(reply, poisoned)],
+            (2, 0): lambda: [Message(Error(8, "the process\nwas killed"), reply_to=reply)],
+            (2, 1): lambda: [changed(reply, lambda numbers: numbers[:-1])],
+            (2, 2): lambda: [], (2, 3): lambda: [],
+            (3, 3): lambda: [changed(reply, lambda numbers: numbers.astype(np.float64))],
+        }  # fmt: skip
+        if kind != "train" or (round, client) not in cases:
+            return [reply]
+        replies = cases[round, client]()
+        for other in replies:  # a node's error carries the identity of the reply that it stands for
+            other.metadata.__dict__["_reply_to_message_id"] = reply.metadata.reply_to_message_id
+        return replies
+
+    states = {}
+    save = store.save_round
+
+    def saving(path, config, tensors, records):
+        states[len(records.rounds)] = {name: t.clone() for name, t in tensors.items()}
+        save(path, config, tensors, records)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "save_round", saving)
+        run = federate(fault=fault, rounds=3)
+    assert [row["participants"] for row in run.rounds] == [[1, 3], [], [0, 1, 2]]
+    assert run.rounds[0]["excluded"] == {"0": "no reply within 3600 s",
+                                         "2": "NaN or infinity in the update of 'conv1.weight'"}  # fmt: skip
+    assert run.rounds[0]["duplicates"] == [1]
+    excluded = run.rounds[1]["excluded"]
+    assert excluded["0"] == "failed with Flower's error code 8: was killed"
+    assert "another network was trained" in excluded["1"]
+    assert excluded["2"] == excluded["3"] == "no reply within 3600 s"
+    assert "array 'backbone' is float64" in run.rounds[2]["excluded"]["3"]
+    assert run.diagnostics["participants"].tolist()[1] == [False] * 4
+    assert all(torch.equal(states[1][name], states[2][name]) for name in states[1])
+    assert all(t.isfinite().all() for t in weights(run).values() if t.is_floating_point())
+    rows = run.metrics[(run.metrics["round"] == 3) & (run.metrics["kind"] == "local")]
+    assert sorted(rows["client"].unique()) == [0, 1, 2]
+    assert sorted(run.metrics[run.metrics["kind"] == "global"]["round"].unique()) == [2, 3]
+
+
+def test_a_client_that_fails_says_why_without_its_folders(federate, monkeypatch):
+    intact = local.train
+
+    def breaking(*args, client, **kwargs):
+        if client == 0:
+            raise FileNotFoundError("/home/somebody/data/NYUD_MT/depth/7.npy is gone")
+        if client == 1:
+            raise FloatingPointError("the loss is not finite")
+        return intact(*args, client=client, **kwargs)
+
+    monkeypatch.setattr(local, "train", breaking)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run = federate(rounds=1)
+    assert run.rounds[0]["excluded"] == {"0": "failed: FileNotFoundError: <path> is gone",
+                                         "1": "its loss is not finite"}  # fmt: skip
+    assert "somebody" not in (run.path / "rounds.jsonl").read_text()
+
+
+def test_a_model_nobody_could_evaluate_is_noted(federate):
+    def fault(kind, round, client, reply):
+        return [] if kind == "evaluate" and client == 0 else [reply]
+
+    run = federate(fault=fault, rounds=1)
+    assert run.rounds[0]["not_evaluated"] == {"outdoor/semseg": "client 0: no reply within 3600 s"}
+    assert run.metrics[run.metrics["kind"] == "global"]["task"].unique().tolist() == ["depth"]
+
+
+def test_a_federation_that_is_killed_goes_on_from_its_last_round(federate, alone):
+    def dies(kind, round, client, reply):
+        if (kind, round, client) == ("evaluate", 2, 0):
+            raise KeyboardInterrupt
+        return [reply]
+
+    changes = {"method": "fedavg", "rounds": 2, "evaluate_every": 1}
+    with pytest.raises(KeyboardInterrupt):
+        federate("same", fault=dies, **changes)
+    run = federate("same", order=5, **changes)
+    assert contents(run.path) == contents(alone(**changes).path)
+    assert [session["from_round"] for session in run.provenance["resumed"]] == [1]
+    sent = len(federate.grid.sent)
+    assert sent == 4 + 4 + 2  # who are you, train, evaluate
+    federate("same", **changes)
+    assert not federate.grid.sent  # finished: no client is asked for anything
+
+
+def test_half_precision_halves_the_bytes_and_hardly_moves_the_models(federate, alone):
+    exact = alone(method="fedavg", rounds=1)
+    for keys in ({"updates": "fp16"}, {"updates": "fp16", "models": "fp16"}):
+        run = federate("-".join(keys), keys=keys, method="fedavg", rounds=1)
+        wire = run.rounds[0]["wire"]
+        assert wire["up"] < 0.53 * run.rounds[0]["bytes_up"]
+        assert (wire["down"] < 0.53 * run.rounds[0]["bytes_down"]) == ("models" in keys)
+        start = engine.start_backbone(exact.config)
+        way = gap = 0.0
+        for name, tensor in weights(exact).items():
+            if "/backbone." in name and tensor.ndim == 4:
+                gap += float((weights(run)[name] - tensor).square().sum())
+                way += float((tensor - start[name.split("/backbone.")[1]]).square().sum())
+        assert gap < (1e-6 if "models" not in keys else 0.3) * way
+    settings = Settings.of(app_config(tiny(), updates="fp16"))
+    assert settings.folder == f"{tiny().name}-fp16"
+
+
+def test_a_message_is_hardly_larger_than_the_numbers_in_it(federate):
+    sizes = []
+
+    def fault(kind, round, client, reply):
+        if kind == "train":
+            sizes.append(wire_bytes(reply))
+        return [reply]
+
+    run = federate(fault=fault, rounds=1, method="fedavg")
+    payload = run.rounds[0]["clients"][0]["bytes"]
+    assert all(payload < size < 1.02 * payload for size in sizes)
+    train = [message for message in federate.grid.sent if message.metadata.message_type == "train"]
+    assert all(payload < 1.01 * wire_bytes(message) < 1.03 * payload for message in train)
+    parts = {array.object_id for message in train for array in message.content["model"].values()}
+    assert len(parts) <= 2 * 4  # one set of arrays a task, however many clients it has
+
+
+def test_depth_means_are_the_local_engines(federate, cache):
+    config = tiny()
+    app = app_config(config)
+    nodes = Nodes(settings=Settings.of(app))
+    nodes.wait(InProcessGrid(client_app, app, nodes_of(config, cache)), 4)
+    splits = engine.load_splits(config, cache_dir=cache)
+    clients = partition(config, {name: both["train"] for name, both in splits.items()})
+    assert nodes.depth_means() == engine.depth_means(clients, splits)
+    for client in clients:
+        node = NodeSettings.of(nodes_of(config, cache)[client.index], config)
+        assert share(config, node) == client
+
+
+def test_too_few_clients_are_an_error_that_says_who_is_missing(federate, cache):
+    nodes = nodes_of(tiny(), cache)
+    wrong = {**nodes[1], "task": "indoor/depth"}
+    expected = (r"(?s)2 of at least 4 clients came within 0.2 s.*was refused.*'indoor/depth' with partition-id=1: client "
+                r"1 trains outdoor/semseg; the clients of indoor/depth are 2, 3.*Missing: 1 \(outdoor/semseg\), 3 "
+                r"\(indoor/depth\)")  # fmt: skip
+    with pytest.raises(TimeoutError, match=expected):
+        federate(nodes=[nodes[0], wrong, nodes[2]])
+
+
+def test_a_client_that_comes_late_joins(federate, cache):
+    nodes = nodes_of(tiny(), cache)
+    late = {}
+
+    def fault(kind, round, client, reply):
+        if (kind, round) == ("train", 1) and not late:
+            late["now"] = federate.grid.contexts.update(late_context)
+        return [reply]
+
+    whole = InProcessGrid(client_app, app_config(tiny(rounds=2)), nodes[3:], order=9)
+    late_context = whole.contexts
+    run = federate(nodes=nodes[:3], fault=fault, keys={"min-clients-start": 3}, rounds=2)
+    assert [row["participants"] for row in run.rounds] == [[0, 1, 2], [0, 1, 2, 3]]
+    assert run.rounds[0]["excluded"] == {"3": "its node is not connected"}
+
+
+def test_a_node_that_was_started_anew_as_another_client_is_asked_again(federate):
+    def fault(kind, round, client, reply):
+        if (kind, round, client) == ("evaluate", 1, 0):
+            context = next(c for c in federate.grid.contexts.values() if c.node_config["partition-id"] == 3)
+            context.node_config["partition-id"] = 2
+        return [reply]
+
+    run = federate(fault=fault, rounds=3, evaluate_every=1, method="fedavg")
+    assert "this node is client 2, not 3" in run.rounds[1]["excluded"]["3"]
+    assert run.rounds[2]["excluded"] == {"3": "its node is not connected"}
+    assert run.rounds[2]["participants"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("keys, match", [
+    ({"preset": "huge"}, "unknown preset 'huge'"), ({"method": "best"}, "unknown method 'best'"),
+    ({"settings": "rounds"}, "not of the form name=value"), ({"settings": "speed=3"}, "unknown parameter 'speed'"),
+    ({"settings": "rounds=many"}, "rounds='many': expected int"), ({"updates": "bf16"}, "choose from fp32, fp16"),
+    ({"round-timeout": 0}, "positive number of seconds"), ({"min-clients-start": 99}, "choose 1..18, or 0 for all"),
+    ({"min-clients": 0}, "min-clients=0: choose 1..18"), ({"runs_dir": "x"}, "unknown key 'runs_dir'"),
+    ({"round-timeout": "long"}, "round-timeout='long' in the app's config: expected float"),
+])  # fmt: skip
+def test_bad_settings_are_errors_before_any_client_is_asked(keys, match):
+    grid = InProcessGrid(client_app, {}, [])
+    with pytest.raises((TypeError, ValueError), match=match):
+        federation(grid, Settings.of({"preset": "smoke", **keys}))
+
+
+@pytest.mark.parametrize("node, match", [
+    ({}, "lacks 'partition-id'"), ({"partition-id": 4}, r"choose 0..3"), ({"partition-id": "0"}, "a whole number"),
+    ({"partition-id": 0, "num-partitions": 3}, "has 4 clients"), ({"partition-id": 0, "own-data": True}, "is rendered"),
+    ({"partition-id": 0, "own-data": "yes"}, "true or false"), ({"partition-id": 0, "threads": 0}, "at least 1"),
+    ({"partition-id": 0, "task": "semseg"}, "choose a task from outdoor/semseg, indoor/depth"),
+    ({"partition-id": 0, "folder": "x"}, "unknown key 'folder'"),
+])  # fmt: skip
+def test_bad_node_configs_are_errors(node, match):
+    with pytest.raises((TypeError, ValueError), match=match):
+        NodeSettings.of(node, tiny())
+
+
+def test_the_app_folder_names_every_key():
+    import tomllib
+    from pathlib import Path
+
+    text = (Path(__file__).parents[1] / "flower_app" / "pyproject.toml").read_text()
+    app = tomllib.loads(text)["tool"]["flwr"]["app"]
+    settings = Settings.of(app["config"])
+    assert settings.config == preset("quick")
+    assert {key.replace("-", "_") for key in app["config"]} == {
+        "preset", "method", "settings", *Settings.__dataclass_fields__} - {"config", "poll_interval"}  # fmt: skip
+    assert app["components"] == {"serverapp": "matfl.flower:server_app", "clientapp": "matfl.flower:client_app"}
+
+
+def test_own_data_are_all_images_of_the_clients_folder(tmp_path):
+    make(tmp_path, train=6, val=2, size=64)
+    config = tiny(tasks="nyud/depth,nyud/edge", images_train=0, images_val=0, images_per_client=0)
+    places = {"data-dir": str(tmp_path), "cache-dir": str(tmp_path / "cache")}
+    own, shared = (NodeSettings.of({"partition-id": 2, "own-data": own, **places}, config) for own in (True, False))
+    assert share(config, own).images == tuple(range(6))
+    assert share(config, own).pair.name == "nyud/edge"
+    split = load_split(config, "nyud", "train", data_dir=tmp_path, cache_dir=tmp_path / "cache")
+    assert share(config, shared) == partition(config, {"nyud": split})[2]
+    assert without_paths(f"DataError: {tmp_path}/NYUD_MT: no such folder") == "DataError: <path>: no such folder"
+
+
+def test_what_a_strategy_makes_of_replies_of_another_form(cache, tmp_path):
+    config = tiny(rounds=1)
+    settings = Settings.of(app_config(config))
+    server = Server(config, client_pairs(config))
+    state = server.start(engine.start_backbone(config))
+    strategy = ManyTask(server, state, store.Records(), Nodes(settings=settings), tmp_path)
+    with pytest.raises(ValueError, match="lacks the records 'model' and 'result'"):
+        strategy._reply(0, RecordDict({"result": MetricRecord({"loss": 1.0})}), {"up": 0})
+    for record in ({"names": ["a"], "values": [1.0, 2.0]}, {"names": ["a"], "values": [1]}, {"names": [1.0]}):
+        with pytest.raises(ValueError, match="not names and values"):
+            metric_rows(RecordDict({"metrics": ConfigRecord(record)}), server.evaluated[0], "local", round=1)
+
+
+def test_matfl_imports_no_flower():
+    code = "import sys, matfl, matfl.federation, matfl.cli; sys.exit('flwr' in sys.modules or 'ray' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_without_flower_the_import_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("matfl.flower")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "flwr", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'matfl\[flower\]'"):
+        import matfl.flower  # noqa: F401
