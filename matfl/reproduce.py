@@ -27,7 +27,7 @@ from matfl.studies.session import (
     read_claims,
     store_folder,
 )
-from matfl.studies.store import Record, write_record
+from matfl.studies.store import Record, job_name, write_record
 
 if TYPE_CHECKING:
     from matfl.runs import Run
@@ -47,7 +47,7 @@ class Outcome:
     seconds: float
     """To execute it, once everything was computed."""
     compute_seconds: float
-    """Recorded training, mixing and evaluation time of all runs that it uses, shared ones included."""
+    """Recorded time of all runs and other results that it uses, shared ones included."""
     claims: tuple[Mapping[str, str], ...] = ()
     error: str = ""
 
@@ -176,8 +176,9 @@ def _execute(study: str, parameters: Mapping[str, object], out: Path) -> str:
     return ""
 
 
-def _recorded_seconds(runs: Sequence[Run]) -> float:
-    return sum(sum(row["seconds"].values()) for run in runs for row in run.rounds)
+def _recorded_seconds(runs: Sequence[Run], records: Sequence[Record]) -> float:
+    trained = sum(sum(row["seconds"].values()) for run in runs for row in run.rounds)
+    return trained + sum(record.provenance.get("seconds", 0.0) for record in records)
 
 
 def _summary(outcomes: Sequence[Outcome], total: float) -> str:
@@ -186,7 +187,7 @@ def _summary(outcomes: Sequence[Outcome], total: float) -> str:
 
     lines = []
     for outcome in outcomes:
-        time_text = f"{outcome.compute_seconds / 60:.1f} min of runs, drawn in {outcome.seconds:.0f} s"
+        time_text = f"{outcome.compute_seconds / 60:.1f} min of computing, drawn in {outcome.seconds:.0f} s"
         lines.append(f"{outcome.study}  ({time_text})")
         if outcome.error:
             lines.append(f"  FAILED     {outcome.error}")
@@ -248,17 +249,21 @@ def reproduce(
                         backend=backend, device=device)  # fmt: skip
         runs = {run.config: run for run in found}
         records = collect_records(union, runs_dir=store, fresh=fresh, jobs=jobs, backend=backend, device=device)
+        computed = {record.path.name: record for record in records}
         outcomes = []
         for number, study in enumerate(chosen, 1):
             print(f"[{number}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
             started = time.monotonic()
             error = _execute(study, typed[study], folder)
             used = [runs[config] for config in dict.fromkeys(plans[study].configs)]
+            seconds = _recorded_seconds(used, [computed[job_name(job)] for job in plans[study].jobs])
             outcomes.append(Outcome(
-                study=study, error=error, seconds=time.monotonic() - started, compute_seconds=_recorded_seconds(used),
+                study=study, error=error, seconds=time.monotonic() - started, compute_seconds=seconds,
                 claims=() if error else tuple(read_claims(folder, study)),
             ))  # fmt: skip
     _export(union, runs, records, folder / "runs")
+    if chosen == tuple(STUDIES) and not parameters:
+        _prune(union, folder / "runs")
     if update_notebooks:
         _replace_notebooks([o.study for o in outcomes if not o.error], folder)
     print(_summary(outcomes, time.monotonic() - began))
@@ -274,6 +279,16 @@ def _export(plan: Plan, runs: Mapping[Any, Run], records: Sequence[Record], fold
     for record in records:
         if record.path.parent != folder:
             write_record(folder, record)
+
+
+def _prune(plan: Plan, folder: Path) -> None:
+    """Remove records that no figure is drawn from any more."""
+    import shutil
+
+    wanted = {config.name for config in plan.configs} | {job_name(job) for job in plan.jobs}
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_dir() and path.name not in wanted:
+            shutil.rmtree(path)
 
 
 def _replace_notebooks(studies: Sequence[str], folder: Path) -> None:

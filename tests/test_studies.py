@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -382,6 +383,38 @@ def test_pair_matrix_leaves_out_the_model_itself() -> None:
     assert np.isnan(update_tsne.pair_matrix(np.eye(1), ["outdoor/sal"]).iloc[0, 0])
 
 
+def test_costs_of_the_benches_as_tables() -> None:
+    machine = {"device": "cpu", "processor": "P", "cores": 2, "torch": "2"}
+    step = {"way": "step", "width": 16, "parameters": 1000, "machine": machine}
+    rows = [{**step, "clients": 9, "naive_s": 0.4, "step_s": 0.02, "floor_s": 0.01},
+            {**step, "clients": 288, "step_s": 0.6, "floor_s": 0.3},
+            {**step, "way": "stream", "clients": 288, "peak_mb": 70.0}]  # fmt: skip
+    server = type("Record", (), {"values": {"rows": rows}})()
+    steps = cost_and_scale.server_steps(server)
+    assert steps["way"].tolist() == ["naive", "ours", "floor", "ours", "floor"]
+    held = cost_and_scale.memory(server).set_index("way")["gigabytes"]
+    assert held.to_dict() == pytest.approx({"held": 4 * 288 * 1000 / 1e9, "streamed": 0.07})
+    costs = pd.DataFrame({"training s": [9.0], "server s": [1.0]}, index=["matfl"])
+    assert [claim.word for claim in cost_and_scale.claims(costs, steps)] == ["not held", "held"]
+    loops = {"plain": {"images_per_second": 50.0}, "matfl": {"images_per_second": 100.0}}
+    record = {"machine": "a CPU, 2 cores", "torch": "2", "preset": "quick", "loops": loops}
+    on_gpu = {**record, "machine": machine | {"device": "a GPU"}}
+    table = cost_and_scale.throughput([record, on_gpu])
+    assert table["times"].tolist() == [2, 1, 2, 1]
+    assert table["machine"].unique().tolist() == ["a CPU, 2 cores", "a GPU"]
+    train = type("Record", (), {"values": record})()
+    assert cost_and_scale.machines(server, train)[0] == "server: cpu, P, 2 cores, torch 2"
+    train.values = {**on_gpu, "torch": None}
+    assert cost_and_scale.machines(server, train)[1] == "training: a GPU, P, 2 cores, torch 2"
+
+
+def test_records_of_other_machines(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"bench": "train", "machine": "x"}')
+    (tmp_path / "b.json").write_text('{"bench": "server"}')
+    assert cost_and_scale.other_machines(tmp_path) == [{"bench": "train", "machine": "x"}]
+    assert cost_and_scale.other_machines(tmp_path / "none") == []
+
+
 def test_cosines_of_updates_and_a_model_that_did_not_move() -> None:
     job = update_tsne.UpdateSet(title="main", config=setting(smoke(), "outdoor/sal"), subsets=2, share=0.1)
     values = {"loss": 1.0, "images": 3, "cos_start": 0.0}
@@ -441,6 +474,7 @@ class Squares:
     fails: bool = False
 
     kind = "squares"
+    alone = False
 
     def spec(self) -> dict[str, object]:
         return {"numbers": list(self.numbers)}
@@ -482,6 +516,25 @@ def test_an_interrupted_job_goes_on_with_what_is_missing(tmp_path: Path) -> None
     (record,) = load_or_compute([replace(job, fails=False)], runs_dir=tmp_path, jobs=1)
     assert record.values["squares"] == [1, 9, 16]
     assert sorted((tmp_path / "trace").read_text().split()) == ["1", "3", "4"]
+
+
+def test_ray_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
+    with pytest.raises(ImportError, match=r"pip install 'matfl\[ray\]'"):
+        load_or_compute([Squares((1,), tmp_path / "trace")], runs_dir=tmp_path, backend="ray")
+
+
+def test_measurements_run_alone_after_the_rest(tmp_path: Path) -> None:
+    jobs = [replace_alone((1,), tmp_path), Squares((2, 3), tmp_path / "trace"), replace_alone((4,), tmp_path)]
+    load_or_compute(jobs, runs_dir=tmp_path, jobs=1)
+    assert (tmp_path / "trace").read_text() == "2\n3\n1\n4\n"
+
+
+def replace_alone(numbers: tuple[int, ...], folder: Path) -> Squares:
+    """A job that asks to run alone."""
+    job = Squares(numbers, folder / "trace")
+    object.__setattr__(job, "alone", True)
+    return job
 
 
 def test_equal_jobs_are_computed_once_and_keep_their_order(tmp_path: Path) -> None:

@@ -13,8 +13,16 @@ if TYPE_CHECKING:
 
 __all__ = ["bytes_to_quality", "memory", "server_step", "throughput"]
 
-_WAYS = {"naive": ("#DDAA33", "naive (all pairs of clients)"), "ours": ("#BB5566", "matfl"),
-         "floor": ("#222222", "floor (reading the updates)")}  # fmt: skip
+_WAYS = {
+    "naive": ("#DDAA33", "naive (all pairs of clients)"),
+    "ours": ("#BB5566", "matfl"),
+    "matfl": ("#BB5566", "matfl"),
+    "floor": ("#222222", "floor"),
+    "held": ("#DDAA33", "all updates at once (computed)"),
+    "streamed": ("#BB5566", "matfl, streamed (measured)"),
+    "plain": ("#6699CC", "plain loop"),
+    "reference": ("#DDAA33", "reference loop"),
+}
 
 
 def _lines(frame: pd.DataFrame, value: str, ax: Axes) -> None:
@@ -47,16 +55,20 @@ def memory(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def throughput(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Training images per second as horizontal bars; columns name, images_per_second."""
+    """Training images per second as horizontal bars; columns machine, way (a loop's name), images_per_second."""
     ax = _axes(ax)
+    several = frame["machine"].nunique() > 1
     y = range(len(frame))[::-1]
-    colors = [_WAYS.get(str(way), ("#6699CC", ""))[0] for way in frame["way"]]
-    ax.barh(list(y), frame["images_per_second"], color=colors)
+    ax.barh(list(y), frame["images_per_second"], color=[_WAYS.get(way, ("#888888", ""))[0] for way in frame["way"]])
     for position, value in zip(y, frame["images_per_second"]):
         ax.text(value, position, f" {value:,.0f}", va="center", size=7)
-    ax.set_yticks(list(y), frame["name"])
+    labels = [_WAYS.get(way, ("", way))[1] + (f"\n{machine}" if several else "")
+              for way, machine in zip(frame["way"], frame["machine"])]  # fmt: skip
+    ax.set_yticks(list(y), labels)
     ax.set(xlabel="training images / s")
-    ax.margins(x=0.15)
+    if several:
+        ax.set_xscale("log")
+    ax.margins(x=0.2)
     return ax
 
 

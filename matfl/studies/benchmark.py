@@ -37,6 +37,7 @@ class CentralTest:
     config: RunConfig
 
     kind = "central"
+    alone = False
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides the scores."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sys
+import tempfile
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from matfl.metrics import delta_m
-from matfl.studies.base import Plan, base_config, chosen_methods, setting, sizes
+from matfl.studies.base import Claim, Plan, base_config, chosen_methods, setting, sizes
+from matfl.studies.store import Arrays, Record
 from matfl.studies.tables import scores
 
 if TYPE_CHECKING:
@@ -16,16 +23,103 @@ if TYPE_CHECKING:
 
     from matfl.runs import Run
 
-__all__ = ["bytes_to", "plan", "round_costs", "traffic"]
+__all__ = ["ServerBench", "TrainBench", "bytes_to", "claims", "machines", "memory", "other_machines", "plan",
+           "round_costs", "server_steps", "throughput", "traffic"]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerBench:
+    """The server's step for several numbers of clients, on this machine: `matfl.bench.server`."""
+
+    widths: dict[int, tuple[int, ...]]
+    """ResNet18's width -> numbers of clients whose updates lie in memory."""
+    naive: int
+    """The naive transcription is timed up to this number of clients."""
+    streamed: tuple[int, ...]
+    """Numbers of clients whose updates are streamed from files, at the first width."""
+
+    kind = "bench-server"
+    alone = True
+
+    def spec(self) -> dict[str, Any]:
+        """What is measured; the machine is part of the result."""
+        return {"widths": [[width, list(counts)] for width, counts in self.widths.items()], "naive": self.naive,
+                "streamed": list(self.streamed)}  # fmt: skip
+
+    def units(self) -> list[str]:
+        """One number of clients each."""
+        steps = [f"step-{width}-{n}" for width, counts in self.widths.items() for n in counts]
+        return steps + [f"stream-{next(iter(self.widths))}-{n}" for n in self.streamed]
+
+    def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
+        """Time one number of clients."""
+        from matfl.bench.record import machine
+        from matfl.bench.server import measure, measure_streamed
+        from matfl.federation import pick_device
+
+        where = pick_device(device)
+        way, width, n = unit.split("-")
+        if way == "step":
+            row = measure(int(n), width=int(width), device=where, repeats=3, naive=int(n) <= self.naive)
+        else:
+            row = measure_streamed(int(n), width=int(width), device=where, memory=STREAM_BUFFER)
+        return {"way": way, "width": int(width), **row, "machine": machine(where)}, {}
+
+    def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
+        """All rows."""
+        return {"rows": [values for values, _ in parts]}, {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBench:
+    """Training throughput on this machine: `matfl.bench.train`."""
+
+    arguments: tuple[str, ...]
+
+    kind = "bench-train"
+    alone = True
+
+    def spec(self) -> dict[str, Any]:
+        """The bench's arguments."""
+        return {"arguments": list(self.arguments)}
+
+    def units(self) -> list[str]:
+        """All in one."""
+        return ["train"]
+
+    def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
+        """Run the bench; values are its JSON record."""
+        from matfl.bench.train import main
+        from matfl.federation import pick_device
+
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+            file = Path(folder) / "train.json"
+            main([*self.arguments, "--device", str(pick_device(device)), "--json", str(file)])
+            return json.loads(file.read_text()), {}
+
+    def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
+        """The record."""
+        return parts[0]
+
+
+STREAM_BUFFER = 64 << 20
+"""Bytes of updates that the streamed step holds at a time."""
 
 
 def plan(preset: str, *, seeds: int = 0, methods: str = "", settings: str = "") -> Plan:
-    """The methods' runs on the preset's task set, the same as in `02_methods`."""
+    """The methods' runs on the preset's task set, the same as in `02_methods`, and this machine's benches."""
     base, size = base_config(preset, settings), sizes(preset)
     names = chosen_methods(methods, size.methods or chosen_methods("all", ()))
     names = names if "single_task" in names else ("single_task", *names)
-    return Plan(configs=tuple(setting(base, base.tasks, method=name, seed=seed)
-                              for name in names for seed in range(seeds or size.seeds)))  # fmt: skip
+    configs = tuple(setting(base, base.tasks, method=name, seed=seed)
+                    for name in names for seed in range(seeds or size.seeds))  # fmt: skip
+    if preset == "smoke":
+        server = ServerBench(widths={8: (9, 18)}, naive=9, streamed=(18,))
+        train = TrainBench(arguments=("--preset", preset, "--images", "10", "--seconds", "0.2", "--repeats", "1"))
+    else:
+        server = ServerBench(widths={16: (9, 18, 36, 72, 144, 288), 64: (18,)}, naive=72, streamed=(18, 72, 288))
+        train = TrainBench(arguments=("--preset", preset, "--seconds", "2", "--repeats", "2"))
+    return Plan(configs=configs, jobs=(server, train))
 
 
 def traffic(runs: Sequence[Run]) -> pd.DataFrame:
@@ -76,3 +170,89 @@ def round_costs(runs: Sequence[Run]) -> pd.DataFrame:
                      "training s": np.mean([row["seconds"]["train"] for row in run.rounds]),
                      "server s": np.mean([row["seconds"]["mix"] for row in run.rounds])})  # fmt: skip
     return pd.DataFrame(rows).groupby("method", sort=False).mean()
+
+
+def machines(server: Record, train: Record) -> list[str]:
+    """Where the benches ran: processor or GPU, cores, versions."""
+    facts = server.values["rows"][0]["machine"]
+    first = f"server: {facts['device']}, {facts['processor']}, {facts['cores']} cores, torch {facts['torch']}"
+    where = train.values["machine"]
+    named = where if isinstance(where, str) else f"{where['device']}, {where['processor']}, {where['cores']} cores"
+    return [first, f"training: {named}, torch {train.values.get('torch') or where['torch']}"]
+
+
+def server_steps(server: Record) -> pd.DataFrame:
+    """Seconds of the step: columns width, parameters, clients, way (naive, ours, floor), seconds."""
+    import pandas as pd
+
+    rows = []
+    for row in server.values["rows"]:
+        if row["way"] != "step":
+            continue
+        for way, name in (("naive", "naive_s"), ("ours", "step_s"), ("floor", "floor_s")):
+            if name in row:
+                rows.append({"width": row["width"], "parameters": row["parameters"], "clients": row["clients"],
+                             "way": way, "seconds": row[name]})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def memory(server: Record) -> pd.DataFrame:
+    """Gigabytes over clients: measured peak of the streamed step; all updates at once (4 N P bytes, computed)."""
+    import pandas as pd
+
+    rows = []
+    for row in server.values["rows"]:
+        if row["way"] == "stream":
+            held = 4 * row["clients"] * row["parameters"] / 1e9
+            rows += [{"clients": row["clients"], "way": "held", "gigabytes": held},
+                     {"clients": row["clients"], "way": "streamed", "gigabytes": row["peak_mb"] / 1e3}]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def throughput(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Training images a second of each loop: columns machine, way, images_per_second, times (matfl over this loop)."""
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        where = record["machine"]
+        named = where if isinstance(where, str) else where["processor"] if where["device"] == "cpu" else where["device"]
+        ours = record["loops"]["matfl"]["images_per_second"]
+        rows += [{"machine": named, "preset": record["preset"], "way": loop,
+                  "images_per_second": found["images_per_second"], "times": ours / found["images_per_second"]}
+                 for loop, found in record["loops"].items()]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def other_machines(folder: Path | None = None) -> list[dict[str, Any]]:
+    """Records of `python -m matfl.bench train --json` from other machines, in `figures/bench` of the checkout."""
+    from matfl.studies.session import figures_folder
+
+    found = sorted((folder or figures_folder("bench")).glob("*.json"))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    return [record for record in records if record.get("bench") == "train"]
+
+
+def claims(costs: pd.DataFrame, steps: pd.DataFrame) -> list[Claim]:
+    """Whether the server is the bottleneck (`round_costs`), and what a batched step saves (`server_steps`)."""
+    result = []
+    if "matfl" in costs.index:
+        share = costs.loc["matfl", "server s"] / (costs.loc["matfl", "server s"] + costs.loc["matfl", "training s"])
+        result.append(Claim(
+            text="MaT-FL's server step vanishes beside training.",
+            held=bool(share < 0.05),
+            evidence=f"In the recorded runs it took {share:.1%} of training and mixing together. 'Held' asks for less "
+                     "than 5 %.",
+        ))  # fmt: skip
+    wide = steps.pivot_table(index=["width", "clients"], columns="way", values="seconds")
+    if "naive" in wide:
+        timed = wide.dropna()
+        ratio, floor = timed["naive"] / timed["ours"], wide["ours"] / wide["floor"]
+        result.append(Claim(
+            text="One batched step is at least 15 times faster than a loop over pairs of clients.",
+            held=bool(ratio.min() >= 15),
+            evidence="naive over ours: " + ", ".join(f"{value:.0f} (N = {n}, width {width})"
+                                                     for (width, n), value in ratio.items())
+                     + f"; ours takes {floor.min():.1f} to {floor.max():.1f} times what moving the bytes takes.",
+        ))  # fmt: skip
+    return result

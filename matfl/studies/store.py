@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ class Job(Protocol):
     @property
     def kind(self) -> str:
         """First part of the folder's name."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing else may run meanwhile (measurements of speed)."""
         ...
 
     def spec(self) -> dict[str, Any]:
@@ -117,27 +123,40 @@ def _unit(job: Job, unit: str, folder: Path, device: str | None) -> None:
 
     if (folder / unit / "values.json").exists():
         return
-    threads = torch.get_num_threads()
+    threads, began = torch.get_num_threads(), time.monotonic()
     torch.set_num_threads(1)  # one process a core beats many threads in each
     try:
         values, arrays = job.compute(unit, device=device)
     finally:
         torch.set_num_threads(threads)
     _write_arrays(folder / unit / "arrays.npz", arrays)
-    write_json(folder / unit / "values.json", values)
+    write_json(folder / unit / "values.json", {"values": values, "seconds": time.monotonic() - began})
 
 
 def _finish(job: Job, folder: Path, provenance: dict[str, Any]) -> Record:
-    parts = []
+    parts, seconds = [], 0.0
     for unit in job.units():
-        values = json.loads((folder / unit / "values.json").read_text())
-        parts.append((values, _read_arrays(folder / unit / "arrays.npz")))
+        stored = json.loads((folder / unit / "values.json").read_text())
+        parts.append((stored["values"], _read_arrays(folder / unit / "arrays.npz")))
+        seconds += stored["seconds"]
     values, arrays = job.combine(parts)
-    record = Record(path=folder, spec=job.spec(), values=values, arrays=arrays, provenance=provenance)
+    record = Record(path=folder, spec=job.spec(), values=values, arrays=arrays,
+                    provenance={**provenance, "seconds": round(seconds, 1)})  # fmt: skip
     write_record(folder.parent, record)
     for unit in job.units():
         shutil.rmtree(folder / unit)
     return record
+
+
+def _registered(backend: str) -> str:
+    """The joblib backend's name, once joblib knows it."""
+    if backend == "ray":
+        try:
+            from ray.util.joblib import register_ray
+        except ImportError:
+            raise ImportError("backend='ray' needs Ray: pip install 'matfl[ray]', or use backend='loky'") from None
+        register_ray()
+    return backend
 
 
 def _progress(results: Iterable[None], total: int, title: str) -> Iterator[None]:
@@ -187,11 +206,17 @@ def load_or_compute(
             missing[name] = job
     if missing:
         tasks = [(job, unit, runs_dir / name) for name, job in missing.items() for unit in job.units()]
-        parallel = Parallel(n_jobs=jobs or os.cpu_count() or 1, backend=backend, return_as="generator_unordered")
-        calls = (delayed(_unit)(job, unit, folder, device) for job, unit, folder in tasks)
-        kinds = ", ".join(sorted({job.kind for job in missing.values()}))
-        for _ in _progress(parallel(calls), len(tasks), f"computing {kinds}"):
+        together = [task for task in tasks if not task[0].alone]
+        parallel = Parallel(n_jobs=jobs or os.cpu_count() or 1, backend=_registered(backend),
+                            return_as="generator_unordered" if backend == "loky" else "list")  # fmt: skip
+        calls = (delayed(_unit)(job, unit, folder, device) for job, unit, folder in together)
+        kinds = ", ".join(sorted({job.kind for job, *_ in together}))
+        for _ in _progress(parallel(calls), len(together), f"computing {kinds}"):
             pass
+        for job, unit, folder in tasks:
+            if job.alone:
+                print(f"measuring {job_name(job)}", file=sys.stderr, flush=True)
+                _unit(job, unit, folder, device)
         for name, job in missing.items():
             found[name] = _finish(job, runs_dir / name, provenance or {})
     return [found[job_name(job)] for job in wanted]

@@ -48,8 +48,9 @@ def single_update(
 ) -> tuple[dict[str, Any], Arrays]:
     """Train one model of `chosen` on the `subset`-th random `share` of its domain's training images.
 
-    Returns the loss, number of images and cosine of the update with the starting weights; and the arrays `update` (P,)
-    float32, all of the backbone's parameters after minus before, and `voting` (P,), which of them vote.
+    Returns the loss, number of images and cosine of the update with the starting weights; and the arrays `update` (P,),
+    all of the backbone's parameters after minus before, scaled to a mean square of 1 in half precision (only directions
+    are compared), and `voting` (P,), which of them vote.
     """
     target_device = _device(device)
     split = load_split(config, chosen.domain, "train")
@@ -68,8 +69,9 @@ def single_update(
                           for name, tensor in model.backbone.named_parameters()])  # fmt: skip
     voting_P = np.concatenate([np.full(tensor.numel(), name in voters) for name, tensor in before.items()])
     cosine = torch.nn.functional.cosine_similarity(update_P.double(), start_P.double(), dim=0)
+    scale = update_P.square().mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny)
     return ({"loss": result.loss, "images": len(indices), "cos_start": float(cosine)},
-            {"update": update_P.float().cpu().numpy(), "voting": voting_P})  # fmt: skip
+            {"update": (update_P / scale).half().cpu().numpy(), "voting": voting_P})  # fmt: skip
 
 
 def _tie(models: Sequence[Model]) -> None:

@@ -36,6 +36,7 @@ class UpdateSet:
     """Part of the domain's training images that a model sees."""
 
     kind = "updates"
+    alone = False
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides the cosines."""
@@ -53,7 +54,7 @@ class UpdateSet:
         return [pair.name for pair in pairs(self.config.tasks) for _ in range(self.subsets)]
 
     def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
-        """Train one model; arrays hold its update of the backbone's parameters (P,) in float32."""
+        """Train one model; arrays hold the direction of its update (P,)."""
         from matfl.studies.training import single_update
 
         position, subset = (int(part) for part in unit.split("-"))
@@ -61,21 +62,22 @@ class UpdateSet:
 
     def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
         """Cosines (M, M) of all models' updates for each entry of `LAYERS`, and each update's cosine with the start."""
+        updates = [arrays["update"] for _, arrays in parts]
         voting_P = parts[0][1]["voting"].astype(bool)
-        chosen = {"backbone": np.ones_like(voting_P), "voting": voting_P}
         arrays: Arrays = {"labels": np.array(self.labels())}
-        for name, index in chosen.items():
-            updates_MP = np.stack([arrays_["update"][index] for _, arrays_ in parts])
-            arrays[f"cosine_{name}"] = _cosines(updates_MP).astype(np.float32)
+        for name, chosen_P in zip(LAYERS, (np.ones_like(voting_P), voting_P)):
+            arrays[f"cosine_{name}"] = _cosines(updates, chosen_P).astype(np.float32)
         arrays["cos_start"] = np.array([values["cos_start"] for values, _ in parts], np.float32)
         return {"title": self.title, "losses": [round(values["loss"], 5) for values, _ in parts],
                 "images": [values["images"] for values, _ in parts]}, arrays  # fmt: skip
 
 
-def _cosines(updates_MP: NDArray[np.float32]) -> NDArray[np.float64]:
-    gram_MM = np.zeros((len(updates_MP),) * 2)
-    for first in range(0, updates_MP.shape[1], 1 << 20):  # float64 products without a float64 copy of everything
-        block = updates_MP[:, first : first + (1 << 20)].astype(np.float64)
+def _cosines(updates: Sequence[NDArray[np.floating]], chosen_P: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(M, M) cosines of M updates (P,), over the chosen parameters alone."""
+    gram_MM = np.zeros((len(updates),) * 2)
+    for first in range(0, len(chosen_P), 1 << 20):  # float64 products without a float64 copy of everything
+        part = slice(first, first + (1 << 20))
+        block = np.stack([update[part][chosen_P[part]] for update in updates]).astype(np.float64)
         gram_MM += block @ block.T
     norm_M = np.sqrt(np.diagonal(gram_MM))
     if (norm_M == 0).any():
