@@ -257,9 +257,11 @@ def test_depth_means_are_the_local_engines(federate, cache):
 def test_too_few_clients_are_an_error_that_says_who_is_missing(federate, cache):
     nodes = nodes_of(tiny(), cache)
     wrong = {**nodes[1], "task": "indoor/depth"}
-    expected = (r"(?s)2 of at least 4 clients came within 0.2 s.*was refused.*'indoor/depth' with partition-id=1: client "
-                r"1 trains outdoor/semseg; the clients of indoor/depth are 2, 3.*Missing: 1 \(outdoor/semseg\), 3 "
-                r"\(indoor/depth\)")  # fmt: skip
+    expected = (
+        r"(?s)2 of at least 4 clients came within 0.2 s.*was refused.*'indoor/depth' with partition-id=1: "
+        r"client 1 trains outdoor/semseg; the clients of indoor/depth are 2, 3.*"
+        r"Missing: 1 \(outdoor/semseg\), 3 \(indoor/depth\)"
+    )
     with pytest.raises(TimeoutError, match=expected):
         federate(nodes=[nodes[0], wrong, nodes[2]])
 
