@@ -25,6 +25,7 @@ import torch
 import matfl
 from matfl import clients as local
 from matfl import scenes, store
+from matfl.aggregation import method
 from matfl.config import RunConfig
 from matfl.data import Client, Split, load_split, partition
 from matfl.models import Model, build, start_backbone
@@ -138,10 +139,11 @@ def prepare(
     """Put the data and the starts of all `configs` into the cache, so that runs side by side find them there.
 
     `progress` shows bars on stderr; `say` is told when a start has to be trained. Raises what any run would raise for
-    data or start weights that are missing.
+    an unknown method or device, and for data or start weights that are missing.
     """
-    data, starts = {}, {}
+    where, data, starts = pick_device(device), {}, {}
     for config in configs:
+        method(config.method)
         data[config.tasks, config.size, config.images_train, config.images_val, config.data_seed] = config
         starts[config.start, config.backbone, config.width] = config
     for config in data.values():
@@ -151,8 +153,8 @@ def prepare(
             say(
                 f"pre-training the start of width {config.width} on rendered objects, once (about a minute on one core)"
             )
-        with repeatable(pick_device(device)):
-            start_backbone(config, cache_dir=cache_dir, device=pick_device(device))
+        with repeatable(where):
+            start_backbone(config, cache_dir=cache_dir, device=where)
 
 
 def depth_means(clients: Sequence[Client], splits: Splits) -> dict[str, float]:
