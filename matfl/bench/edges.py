@@ -105,7 +105,7 @@ def measure(part: str, *, size: int, repeats: int, with_reference: bool) -> dict
         if not (
             np.array_equal(ours.matched_T, theirs.matched_T) and np.array_equal(ours.predicted_T, theirs.predicted_T)
         ):
-            raise AssertionError(f"{part}: the counts differ from the reference's; this is a bug in matfl.edges")
+            raise RuntimeError(f"{part}: the counts differ from the reference's: report it as a bug")
     return row
 
 

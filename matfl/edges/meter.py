@@ -1,7 +1,8 @@
 """ODS-F and OIS-F under the published protocols: what is measured, on one map and over a data set.
 
 ODS-F is the best F over thresholds of the counts summed over the set (one threshold for the data set); OIS-F is the
-mean over images of each image's best F (one threshold per image).
+mean over images of each image's best F (one threshold per image). F is taken at the protocol's thresholds only; the
+BSDS scripts also interpolate between neighbouring thresholds, which can only raise it.
 """
 
 from __future__ import annotations
