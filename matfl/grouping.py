@@ -127,9 +127,11 @@ def start_cosine(updates: Updates, theta_CP: Tensor, rows: Sequence[int]) -> Ten
                                    for size in (len(updates), len(updates), len(theta_CP)))  # fmt: skip
     for first, block_NK in updates.columns():
         start_CK = theta_CP[:, first : first + block_NK.shape[1]]
-        starts_C += torch.linalg.vector_norm(start_CK, dim=1, dtype=torch.float64) ** 2
-        updates_N += torch.linalg.vector_norm(block_NK, dim=1, dtype=torch.float64) ** 2
+        # Row by row: a norm in float64 copies what it is of.
+        for c, start_K in enumerate(start_CK):
+            starts_C[c] += torch.linalg.vector_norm(start_K, dtype=torch.float64) ** 2
         for n, row in enumerate(block_NK):
+            updates_N[n] += torch.linalg.vector_norm(row, dtype=torch.float64) ** 2
             dots_N[n] += row.to(start_CK.dtype) @ start_CK[rows[n]]
     scale_N = (updates_N * starts_C[index]).sqrt()
     return torch.where(scale_N > 0, dots_N / scale_N, 0).to(product_dtype(updates.dtype))
