@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import torch
@@ -129,7 +129,7 @@ def _grid_class() -> type:
             began = time.process_time()
             settings = self.strategy.nodes.settings
             record = ArrayRecord()
-            for name, array in message.content["model"].items():
+            for name, array in cast(ArrayRecord, message.content["model"]).items():
                 record[name] = (
                     array if name.endswith(".buffers") else moved(array, settings.updates, len(self.payloads))
                 )
@@ -142,7 +142,7 @@ def _grid_class() -> type:
                 name = reply.object_id
             del record, reply
             self.client_seconds += time.process_time() - began
-            return inflate_object_from_contents(name, contents)
+            return cast(Message, inflate_object_from_contents(name, contents))
 
     def moved(array: Array, precision: str, client: int) -> Array:
         numbers = array.numpy()

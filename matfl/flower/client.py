@@ -161,7 +161,7 @@ def _begin(
     content: RecordDict, config: RunConfig, node: NodeSettings
 ) -> tuple[Mapping[str, Any], Model, Wire, dict[str, Tensor]]:
     """What is asked, a module for it, and the state that came with it."""
-    ask = cast(ConfigRecord, content["ask"])
+    ask = cast(dict[str, Any], content["ask"])
     if ask["hash"] != config.hash:
         raise Refusal(f"the server's config has hash {ask['hash']}, this client's {config.hash}: install the same "
                       "matfl on both")  # fmt: skip

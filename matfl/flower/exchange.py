@@ -89,7 +89,8 @@ class Exchange:
 def metric_rows(content: RecordDict, owner: Owner, kind: str, *, round: int) -> list[tuple[Any, ...]]:
     """A reply's metrics as rows of metrics.csv after `round` rounds. Raises ValueError when they have another form."""
     record = content.get("metrics")
-    names, values = (record.get(key) for key in ("names", "values")) if isinstance(record, ConfigRecord) else (0, 0)
+    held: dict[str, Any] = dict(record) if isinstance(record, ConfigRecord) else {}
+    names, values = held.get("names", 0), held.get("values", 0)
     sound = isinstance(names, list) and isinstance(values, list) and len(names) == len(values)
     if not sound or not all(isinstance(n, str) for n in names) or not all(isinstance(v, float) for v in values):
         raise ValueError("its metrics are not names and values")

@@ -67,9 +67,8 @@ class Nodes:
                     self._pending[message.metadata.message_id] = node
         if self._pending:
             for reply in grid.pull_messages(list(self._pending)):
-                node = self._pending.pop(reply.metadata.reply_to_message_id, None)
-                if node is not None:
-                    self._take(node, reply)
+                if reply.metadata.reply_to_message_id in self._pending:
+                    self._take(self._pending.pop(reply.metadata.reply_to_message_id), reply)
 
     def _take(self, node: int, reply: Message) -> None:
         why = reason(reply) or self._introduce(node, cast(RecordDict, reply.content))

@@ -69,7 +69,7 @@ class Settings:
             if key not in known:
                 raise ValueError(f"unknown key {key!r} in the app's config: the keys are "
                                  f"{', '.join((*_CONFIG_KEYS, *known))}")  # fmt: skip
-            kind = {"int": int, "float": (int, float)}.get(str(known[key].type), str)
+            kind: Any = {"int": int, "float": (int, float)}.get(str(known[key].type), str)
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise TypeError(f"{key}={value!r} in the app's config: expected {known[key].type}")
             values[known[key].name] = value
