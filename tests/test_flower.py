@@ -359,6 +359,19 @@ def test_what_a_strategy_makes_of_replies_of_another_form(cache, tmp_path):
             metric_rows(RecordDict({"metrics": ConfigRecord(record)}), server.evaluated[0], "local", round=1)
 
 
+def test_the_bench_finds_messages_hardly_larger_than_their_numbers(tmp_path, capsys):
+    import json
+
+    from matfl.bench.flower import main
+
+    tasks = "outdoor/semseg,indoor/depth"
+    assert main(["--preset", "quick", "--tasks", tasks, "--clients-per-task", "1", "--json", str(tmp_path / "x")]) == 0
+    found = json.loads((tmp_path / "x").read_text())["round"]
+    assert 1 < found["wire_up_over_payload"] < 1.05
+    assert 1 < found["wire_down_over_payload"] < 1.05
+    assert "wire over payload" in capsys.readouterr().out
+
+
 def test_matfl_imports_no_flower():
     code = "import sys, matfl, matfl.federation, matfl.cli; sys.exit('flwr' in sys.modules or 'ray' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
