@@ -38,16 +38,39 @@ class _Entry(NamedTuple):
     """First byte, counted from the beginning of the file."""
 
 
+@dataclass(frozen=True, slots=True)
 class FileTensors(Mapping[str, Tensor]):
-    """The tensors of one safetensors file whose names start with `prefix` (left out here), each read when asked for.
+    """The tensors of one safetensors file by name, each read when it is asked for."""
 
-    Raises OSError naming the file when it is absent or damaged.
-    """
+    path: Path
+    entries: Mapping[str, _Entry]
 
-    def __init__(self, path: str | Path, prefix: str = "") -> None:
-        self.path = Path(path)
-        self.entries = {name.removeprefix(prefix): entry for name, entry in _header(self.path).items()
-                        if name.startswith(prefix)}  # fmt: skip
+    @classmethod
+    def of(cls, path: str | Path) -> FileTensors:
+        """All tensors of a file. Raises OSError naming the file when it is absent or damaged."""
+        path = Path(path)
+        try:
+            with safe_open(path, framework="pt"):  # checks lengths, offsets and shapes
+                pass
+            with open(path, "rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(size))
+        except SafetensorError as error:
+            raise OSError(f"{path} is not a whole safetensors file ({error})") from error
+        header.pop("__metadata__", None)
+        if unknown := {item["dtype"] for item in header.values()} - set(_DTYPES):
+            raise OSError(f"{path} holds numbers of type {unknown.pop()}: use one of {', '.join(_DTYPES)}")
+        return cls(path, {name: _Entry(_DTYPES[item["dtype"]], tuple(item["shape"]), 8 + size + item["data_offsets"][0])
+                          for name, item in header.items()})  # fmt: skip
+
+    def part(self, prefix: str) -> FileTensors:
+        """The tensors whose names start with `prefix`, which is left out of them."""
+        found = {name: entry for name, entry in self.entries.items() if name.startswith(prefix)}
+        return FileTensors(self.path, {name.removeprefix(prefix): entry for name, entry in found.items()})
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Of a tensor; None when there is none of that name."""
+        return self.entries[name].shape if name in self.entries else None
 
     def __getitem__(self, name: str) -> Tensor:
         entry = self.entries[name]
@@ -61,22 +84,6 @@ class FileTensors(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.entries)
-
-
-def _header(path: Path) -> dict[str, _Entry]:
-    try:
-        with safe_open(path, framework="pt"):  # checks lengths, offsets and shapes
-            pass
-        with open(path, "rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size))
-    except SafetensorError as error:
-        raise OSError(f"{path} is not a whole safetensors file ({error})") from error
-    header.pop("__metadata__", None)
-    if unknown := {item["dtype"] for item in header.values()} - set(_DTYPES):
-        raise OSError(f"{path} holds numbers of type {unknown.pop()}: use one of {', '.join(_DTYPES)}")
-    return {name: _Entry(_DTYPES[item["dtype"]], tuple(item["shape"]), 8 + size + item["data_offsets"][0])
-            for name, item in header.items()}  # fmt: skip
 
 
 def _read(descriptor: int, offset: int, out: Tensor, path: Path) -> None:

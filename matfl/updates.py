@@ -6,8 +6,10 @@ column ranges (`Updates.columns`), so nothing needs all updates in memory at onc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -58,22 +60,15 @@ class Layout:
             raise ValueError("a state dict does not say which tensors are parameters: pass parameters=[names], or the "
                              "module itself")  # fmt: skip
         chosen, voting = frozenset(parameters), tuple(voting)
-        slots: tuple[dict[str, Slot], dict[str, Slot]] = ({}, {})
-        ends = [0, 0]
-        integers = []
-        for name, tensor in source.items():
-            if not tensor.is_floating_point():
-                integers.append(name)
-                continue
-            kind = 0 if name in chosen else 1
-            stop = ends[kind] + tensor.numel()
-            slots[kind][name] = Slot(ends[kind], stop, tuple(tensor.shape))
-            ends[kind] = stop
+        floating = {name: tuple(tensor.shape) for name, tensor in source.items() if tensor.is_floating_point()}
+        slots = _slots({name: shape for name, shape in floating.items() if name in chosen})
         for name in (*chosen, *voting):
-            if name not in slots[0]:
+            if name not in slots:
                 raise ValueError(f"{name!r} is not a floating-point parameter of the backbone: choose from its "
-                                 f"{len(slots[0])} parameters ({', '.join(list(slots[0])[:3])}, ...)")  # fmt: skip
-        return cls(parameters=slots[0], buffers=slots[1], integers=tuple(integers), voting=voting)
+                                 f"{len(slots)} parameters ({', '.join(list(slots)[:3])}, ...)")  # fmt: skip
+        return cls(parameters=slots, voting=voting, integers=tuple(name for name in source if name not in floating),
+                   buffers=_slots({name: shape for name, shape in floating.items() if name not in chosen})
+                   )  # fmt: skip
 
     @property
     def P(self) -> int:
@@ -115,12 +110,10 @@ class Layout:
         """Named views into a row of buffers."""
         return _views(self.buffers, row_B)
 
-    @torch.no_grad()
-    def load(self, module: nn.Module, row_P: Tensor, row_B: Tensor) -> None:
-        """Copy the rows into a module; its integer buffers stay."""
-        state = module.state_dict()
-        for name, view in self.unflatten(row_P, row_B).items():
-            state[name].copy_(view)
+
+def _slots(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Slot]:
+    ends = list(accumulate((math.prod(shape) for shape in shapes.values()), initial=0))
+    return {name: Slot(start, stop, shape) for (name, shape), start, stop in zip(shapes.items(), ends, ends[1:])}
 
 
 def _views(slots: Mapping[str, Slot], row: Tensor) -> dict[str, Tensor]:
@@ -215,11 +208,11 @@ class Updates:
             capacity = len(replies)
         clients: list[int] = []
         heads: list[State] = []
-        updates_NP, buffers_NB = layout.empty(capacity, dtype=dtype), torch.empty((capacity, layout.B))
+        updates_NP, buffers_NB = layout.empty(0, dtype=dtype), torch.empty(0, layout.B)
         for row, reply in enumerate(replies):
-            if row == 0 and reply.start_P.device != updates_NP.device:
+            if row == 0:
                 updates_NP = layout.empty(capacity, dtype=dtype, device=reply.start_P.device)
-                buffers_NB = buffers_NB.to(reply.start_P.device)
+                buffers_NB = torch.empty((capacity, layout.B), device=reply.start_P.device)
             if row == capacity:
                 raise ValueError(f"capacity={capacity}: more replies came; give the number of clients in the round")
             try:
@@ -242,28 +235,27 @@ class Updates:
         is absent or damaged is `unreadable`. Raises ValueError naming client and tensor when a shape is wrong.
         """
         unreadable: dict[int, str] = {}
-        rows: dict[int, FileTensors] = {}
-        buffers, heads = [], []
+        updates: dict[int, FileTensors] = {}
+        buffers: dict[int, Tensor] = {}
+        heads: dict[int, FileTensors] = {}
         for client, path in files.items():
             try:
-                tensors = FileTensors(path, "update/")
+                tensors = FileTensors.of(path)
+                updates[client], heads[client] = tensors.part("update/"), tensors.part("head/")
                 for name, slot in layout.parameters.items():
-                    shape = tensors.entries[name].shape if name in tensors else None
-                    _check(name, shape, slot)
-                buffers.append(layout.flatten_buffers(FileTensors(path, "buffer/")).float())
-                heads.append(FileTensors(path, "head/"))
+                    _check(name, updates[client].shape(name), slot)
+                buffers[client] = layout.flatten_buffers(tensors.part("buffer/")).float()
             except OSError as error:
                 unreadable[client] = str(error)
             except ValueError as error:
                 raise ValueError(f"client {client}: {error}") from None
-            else:
-                rows[client] = tensors
-        matrix = FileMatrix(files=tuple(rows.values()), names=tuple(layout.parameters), memory=memory,
-                            edges=(*(slot.start for slot in layout.parameters.values()), layout.P),
+        clients = tuple(client for client in files if client not in unreadable)
+        matrix = FileMatrix(files=tuple(updates[client] for client in clients), names=tuple(layout.parameters),
+                            edges=(*(slot.start for slot in layout.parameters.values()), layout.P), memory=memory,
                             device=torch.device(device))  # fmt: skip
-        buffers_NB = torch.stack(buffers) if buffers else torch.empty((0, layout.B))
-        return cls(layout=layout, clients=tuple(rows), updates_NP=matrix, buffers_NB=buffers_NB.to(device),
-                   heads=tuple(heads), unreadable=unreadable)  # fmt: skip
+        buffers_NB = torch.stack([buffers[client] for client in clients]) if clients else torch.empty(0, layout.B)
+        return cls(layout=layout, clients=clients, updates_NP=matrix, buffers_NB=buffers_NB.to(device),
+                   heads=tuple(heads[client] for client in clients), unreadable=unreadable)  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.clients)

@@ -410,16 +410,20 @@ def test_screening_keeps_healthy_clients_without_a_copy():
     assert kept.zero == ()
 
 
-def test_screening_of_files_names_those_that_cannot_be_read(tmp_path):
-    _, updates = round_of([*"ab"])
-    files = {0: tmp_path / "0", 1: tmp_path / "1"}
-    reply = ClientUpdate(client=0, state=LAYOUT.unflatten(updates.updates_NP[0], updates.buffers_NB[0]),
-                         start_P=torch.zeros(LAYOUT.P))  # fmt: skip
-    save_update(files[0], LAYOUT, reply)
-    kept, dropped = screen(Updates.stream(LAYOUT, files), expected=(0, 1, 2))
+def test_screening_of_files_names_what_cannot_be_read_or_is_not_finite(tmp_path, monkeypatch):
+    monkeypatch.setattr("matfl.files._WINDOW", 5)
+    _, updates = round_of([*"abc"])
+    updates.updates_NP[2, LAYOUT.parameters["conv2"].start] = torch.inf
+    files = {client: tmp_path / str(client) for client in range(3)}
+    for row in (0, 2):
+        state = LAYOUT.unflatten(updates.updates_NP[row], updates.buffers_NB[row])
+        save_update(files[row], LAYOUT, ClientUpdate(client=row, state=state, start_P=torch.zeros(LAYOUT.P)))
+    kept, dropped = screen(Updates.stream(LAYOUT, files, memory=1), expected=range(4))
     assert kept.clients == (0,)
-    assert set(dropped) == {1, 2}
+    assert set(dropped) == {1, 2, 3}
     assert "No such file" in dropped[1]
+    assert "'conv2'" in dropped[2]
+    assert dropped[3] == "no reply"
 
 
 def test_screening_nobody():

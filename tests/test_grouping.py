@@ -110,7 +110,9 @@ def test_permuting_clients_permutes_everything():
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-21, 3.0, 1e19, 1e30])
-def test_similarity_does_not_depend_on_scale_even_where_squares_leave_float32(scale):
+@pytest.mark.parametrize("compile_from", [0, 1 << 22])
+def test_similarity_does_not_depend_on_scale_even_where_squares_leave_float32(scale, compile_from, monkeypatch):
+    monkeypatch.setattr(kernels, "_COMPILE_FROM", compile_from)
     matrix = draw(6, torch.Generator().manual_seed(5)).double()
     factors = torch.tensor([scale, 1, scale, 2.5, 1, scale], dtype=torch.float64)[:, None]
     expected = similarity(updates_of(matrix), LAYERS).float()

@@ -108,14 +108,6 @@ def test_flatten_does_not_depend_on_memory_format():
     assert torch.equal(LAYOUT.flatten(module.to(memory_format=torch.channels_last)), expected)
 
 
-def test_load_puts_rows_back_and_leaves_counters():
-    module = net(5)
-    LAYOUT.load(module, LAYOUT.flatten(net(6)), LAYOUT.flatten_buffers(net(6)))
-    assert torch.equal(module.conv.weight, net(6).conv.weight)
-    assert torch.equal(module.norm.running_var, net(6).norm.running_var)
-    assert module.norm.num_batches_tracked == 5
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_updates_are_local_minus_dispatched(dtype):
     replies = [client_update(c, state=net(c).to(dtype)) for c in (4, 2)]

@@ -69,16 +69,16 @@ def one_pair_at_a_time(theta: list[dict[str, Tensor]], updates: list[dict[str, T
     n = len(updates)
     aggregated = []
     for i in range(n):
-        votes = torch.zeros(n)
-        weights = torch.zeros(n)
+        votes, closeness, weights = torch.zeros(n), torch.zeros(n), torch.zeros(n)
         for layer in layers:
             s = torch.stack([
                 F.cosine_similarity(updates[i][layer].flatten(), updates[j][layer].flatten(), dim=0) for j in range(n)
             ]).cpu()  # fmt: skip
             for rank, j in enumerate(s.topk(k).indices.tolist()):
                 votes[j] += k - rank
+            closeness += s / len(layers)
             weights += s.clamp(min=0) / s.clamp(min=0).sum() / len(layers)
-        chosen = votes.topk(k).indices.tolist()
+        chosen = (votes + 0.1 * closeness).topk(k).indices.tolist()  # the closer of those with equal votes
         total = weights[chosen].sum()
         aggregated.append({
             name: sum(float(weights[j] / total) * updates[j][name] for j in chosen) for name in updates[i]
