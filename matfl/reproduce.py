@@ -244,7 +244,8 @@ def reproduce(
     folder.mkdir(parents=True, exist_ok=True)
 
     union = merged(plans.values())
-    with _environment(MATFL_RUNS=store, MATFL_DATA=data_dir, MATFL_CACHE=cache_dir, MATFL_FIGURES=folder):
+    with _environment(MATFL_RUNS=store, MATFL_DATA=data_dir, MATFL_CACHE=cache_dir, MATFL_FIGURES=folder,
+                      MPLBACKEND="module://matplotlib_inline.backend_inline"):  # fmt: skip
         found = collect(union, runs_dir=store, data_dir=data_dir, cache_dir=cache_dir, fresh=fresh, jobs=jobs,
                         backend=backend, device=device)  # fmt: skip
         runs = {run.config: run for run in found}

@@ -25,7 +25,7 @@ def update_tsne(points: pd.DataFrame, *, ax: Axes | None = None, legend: bool = 
     """Points (columns x, y, pair) coloured by task type; squares indoor, circles outdoor."""
     ax = _axes(ax)
     for pair, group in points.groupby("pair", sort=False):
-        ax.scatter(group["x"], group["y"], s=22, marker=marker(str(pair)), color=pair_color(str(pair)),
+        ax.scatter(group["x"], group["y"], s=16, marker=marker(str(pair)), color=pair_color(str(pair)),
                    edgecolor="white", linewidth=0.4, alpha=0.9)  # fmt: skip
     ax.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
     ax.set_aspect("equal", adjustable="datalim")

@@ -123,7 +123,7 @@ def embed(cosine_MM: NDArray[np.floating], labels: Sequence[str], *, seed: int =
     from sklearn.manifold import TSNE
 
     distance_MM = np.clip(1 - cosine_MM, 0, None)
-    perplexity = min(10.0, (len(distance_MM) - 1) / 3)
+    perplexity = min(30.0, (len(distance_MM) - 1) / 3)
     points = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=seed).fit_transform(
         distance_MM
     )
