@@ -204,7 +204,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(memoryview(tensors[name].detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy()))
+        digest.update(tensors[name].detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
