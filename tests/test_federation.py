@@ -293,8 +293,8 @@ def _pairs(config):
 def test_a_client_that_breaks_down_is_left_out_and_recorded(train, monkeypatch, method, how):
     intact = local.train
 
-    def breaking(model, images, targets, pair, config, *, round, client, mu=0.0):
-        result = intact(model, images, targets, pair, config, round=round, client=client, mu=mu)
+    def breaking(model, images, targets, pair, config, *, round, client, **others):
+        result = intact(model, images, targets, pair, config, round=round, client=client, **others)
         if client == 1 and round == 1:
             if how == "loss":
                 raise FloatingPointError("the loss is not finite")
