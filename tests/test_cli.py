@@ -140,6 +140,35 @@ def test_a_full_disk_is_a_failure(matfl, toml, monkeypatch):
     assert err.count("\n") == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_disk_that_fills_up_and_is_given_space(matfl, toml, tmp_path, cache, monkeypatch):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", small], check=False).returncode:
+        pytest.skip("cannot mount here")
+    try:
+        filled, save = [], store.save_round
+
+        def fill_after_the_first(*arguments):
+            save(*arguments)
+            if not filled:
+                filled.append((small / "ballast").write_bytes(bytes(os.statvfs(small).f_bavail * 4096 - 2**20)))
+
+        monkeypatch.setattr(store, "save_round", fill_after_the_first)
+        code, _, err = matfl("run", toml, "--device", "cpu", "--quiet", "--runs-dir", small)
+        assert code == 1
+        assert "the disk is full. The last finished round is kept" in err
+        assert err.count("\n") == 1
+        (path,) = small.glob("smoke-*")
+        assert len(store.load_checkpoint(path, Run(path).config)[1].rounds) == 1
+        (small / "ballast").unlink()
+        assert matfl("resume", path, "--device", "cpu", "--quiet")[0] == 0
+        federation.run(Run(path).config, tmp_path / "whole", device="cpu", cache_dir=cache)
+        assert contents(path) == contents(tmp_path / "whole")
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
 def test_run_then_show_then_list(matfl, toml, tmp_path):
     code, out, err = matfl("run", toml, "--device", "cpu", "-p", "rounds=2", "--method", "matfl_uniform")
     assert code == 0
