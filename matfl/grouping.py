@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from matfl.kernels import add_gram, product_dtype
-from matfl.updates import Updates
+from matfl.updates import Slot, Updates
 
 __all__ = ["cosine", "friends", "gram", "normalise", "similarity", "similarity_weights", "start_cosine", "votes"]
 
@@ -27,20 +27,22 @@ def gram(updates: Updates, layers: Sequence[str]) -> Tensor:
     """
     if not layers:
         raise ValueError("no voting layers: name them with Layout.of(backbone, voting=voting_layers(backbone, 8))")
-    gram_LNN = torch.zeros((len(layers), len(updates), len(updates)), dtype=torch.float64, device=updates.device)
-    for gram_NN, name in zip(gram_LNN, layers):
-        if name not in updates.layout.parameters:
-            raise ValueError(f"layer {name!r} is not a parameter of the backbone: choose voting layers with "
-                             "matfl.models.voting_layers")  # fmt: skip
-        slot = updates.layout.parameters[name]
-        for dtype in (product_dtype(updates.dtype), torch.float64):
-            gram_NN.zero_()
-            for _, block_NK in updates.columns(slot.start, slot.stop):
-                add_gram(gram_NN, block_NK, dtype)
-            squares_N = gram_NN.diagonal()
-            if ((squares_N > _SAFE[0]) & (squares_N < _SAFE[1])).all():
-                break
-    return gram_LNN
+    if unknown := [name for name in layers if name not in updates.layout.parameters]:
+        raise ValueError(f"layer {unknown[0]!r} is not a parameter of the backbone: choose voting layers with "
+                         "matfl.models.voting_layers")  # fmt: skip
+    return torch.stack([_layer_gram(updates, updates.layout.parameters[name]) for name in layers])
+
+
+def _layer_gram(updates: Updates, slot: Slot) -> Tensor:
+    gram_NN = torch.zeros((len(updates),) * 2, dtype=torch.float64, device=updates.device)
+    for dtype in (product_dtype(updates.dtype), torch.float64):
+        gram_NN.zero_()
+        for _, block_NK in updates.columns(slot.start, slot.stop):
+            add_gram(gram_NN, block_NK, dtype)
+        squares_N = gram_NN.diagonal()
+        if ((squares_N > _SAFE[0]) & (squares_N < _SAFE[1])).all():
+            break
+    return gram_NN
 
 
 def cosine(gram_NN: Tensor) -> Tensor:

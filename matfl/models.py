@@ -283,7 +283,8 @@ def _empty_backbone(config: RunConfig, device: str = "cpu") -> Backbone:
 def _empty_head(config: RunConfig, pair: Pair) -> Head:
     block, _ = _STAGES[config.backbone]
     with torch.device("meta"):
-        head = Head(8 * config.width * block.expansion, pair.channels, hidden=config.head_channels, rates=config.aspp_rates)
+        in_channels = 8 * config.width * block.expansion
+        head = Head(in_channels, pair.channels, hidden=config.head_channels, rates=config.aspp_rates)
     return head.to_empty(device="cpu")
 
 

@@ -22,6 +22,7 @@ from matfl.studies.session import (
     collect_records,
     export_record,
     figures_folder,
+    has_votes,
     merged,
     notebooks_folder,
     read_claims,
@@ -250,6 +251,7 @@ def reproduce(
                         backend=backend, device=device)  # fmt: skip
         runs = {run.config: run for run in found}
         records = collect_records(union, runs_dir=store, fresh=fresh, jobs=jobs, backend=backend, device=device)
+        _export(union, runs, records, folder / "runs")
         computed = {record.path.name: record for record in records}
         outcomes = []
         for number, study in enumerate(chosen, 1):
@@ -262,7 +264,6 @@ def reproduce(
                 study=study, error=error, seconds=time.monotonic() - started, compute_seconds=seconds,
                 claims=() if error else tuple(read_claims(folder, study)),
             ))  # fmt: skip
-    _export(union, runs, records, folder / "runs")
     if chosen == tuple(STUDIES) and not parameters:
         _prune(union, folder / "runs")
     if update_notebooks:
@@ -273,10 +274,15 @@ def reproduce(
 
 
 def _export(plan: Plan, runs: Mapping[Any, Run], records: Sequence[Record], folder: Path) -> None:
-    """The small records that the figures were drawn from, beside them."""
+    """Write the small records that the figures are drawn from; votes that a record has already are kept."""
+    from matfl.runs import Run
+
     for config, run in runs.items():
-        if run.path.parent != folder:
-            export_record(run, folder, votes=config in plan.votes)
+        if run.path.parent == folder:
+            continue
+        there = Run(folder / config.name)
+        kept = (there.path / "diagnostics.npz").exists() and has_votes(there) and has_votes(run)
+        export_record(run, folder, votes=config in plan.votes or kept)
     for record in records:
         if record.path.parent != folder:
             write_record(folder, record)

@@ -227,7 +227,7 @@ class Updates:
                    heads=tuple(heads))  # fmt: skip
 
     @classmethod
-    def stream(cls, layout: Layout, files: Mapping[int, str | Path], *, memory: int = 256 << 20,
+    def stream(cls, layout: Layout, files: Mapping[int, str | Path], *, memory: int = 128 << 20,
                device: torch.device | str = "cpu") -> Updates:  # fmt: skip
         """The updates in the clients' files (`save_update`), read anew by column ranges whenever they are needed.
 

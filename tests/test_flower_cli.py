@@ -40,6 +40,7 @@ def test_a_simulation_on_the_command_line_equals_the_local_run(tmp_path):
     assert contents(tmp_path / "runs" / "run") == contents(tmp_path / "alone")
 
 
+@pytest.mark.deployment
 def test_a_deployment_with_tls_and_authentication_survives_faults(tmp_path):
     config = tiny(tasks="outdoor/semseg,outdoor/edge,indoor/depth", clients_per_task=1, rounds=4, evaluate_every=4)
     runs = tmp_path / "runs"

@@ -219,7 +219,7 @@ def test_costs(ax: Axes) -> None:
     plots.bytes_to_quality(sent, ax=other)
     assert other.lines[0].get_ydata().tolist() == [-3, 0]
     _, third = plots.figure("single", height=2)
-    plots.throughput(pd.DataFrame({"name": ["a"], "way": ["ours"], "images_per_second": [1234.0]}), ax=third)
+    plots.throughput(pd.DataFrame({"machine": ["a"], "way": ["matfl"], "images_per_second": [1234.0]}), ax=third)
     assert third.texts[0].get_text().strip() == "1,234"
     _, fourth = plots.figure("single", height=2)
     plots.memory(frame, ax=fourth)

@@ -98,7 +98,10 @@ def test_normalised_notebooks_do_not_differ_from_execution_to_execution(tmp_path
         for number, cell in enumerate(cells):
             cell["id"] = f"cell-{number}"
         path = tmp_path / f"{run}.ipynb"
-        nbformat.write(new_notebook(cells=cells, metadata={"papermill": run, "language_info": {"name": "python", "version": run}}), path)
+        nbformat.write(
+            new_notebook(cells=cells, metadata={"papermill": run, "language_info": {"name": "python", "version": run}}),
+            path,
+        )
         normalise(path, keep_parameters=False)
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
@@ -275,6 +278,39 @@ def test_a_record_without_the_votes_that_are_needed_does_not_count(
     (richer,) = collect(Plan(configs=(config,), votes=(config,)), runs_dir=tmp_path / "none")
     assert asked == [[tmp_path / "lean"], None]
     assert "votes" in richer.diagnostics
+
+
+def test_what_is_drawn_does_not_depend_on_which_copy_of_a_run_is_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matfl.runs import Run
+
+    config = setting(smoke(), "scenes9", method="matfl")
+    stored = Run(write_run(tmp_path / "runs", config, fake_run(config, 1 / 3)))
+    record = export_record(stored, tmp_path / "figures" / "runs", votes=False)
+    monkeypatch.setenv("MATFL_FIGURES", str(tmp_path / "figures"))
+    (found,) = collect(Plan(configs=(config,)), runs_dir=tmp_path / "runs")
+    assert found.path == record
+    (with_votes,) = collect(Plan(configs=(config,), votes=(config,)), runs_dir=tmp_path / "runs")
+    assert with_votes.path == stored.path
+    provenance = json.loads((stored.path / "provenance.json").read_text())
+    (stored.path / "provenance.json").write_text(json.dumps({**provenance, "started": "later"}))
+    (again,) = collect(Plan(configs=(config,)), runs_dir=tmp_path / "runs")
+    assert again.path == stored.path, "another run of the same config is not its copy"
+
+
+def test_records_keep_votes_that_a_part_of_the_studies_does_not_need(tmp_path: Path) -> None:
+    from matfl.runs import Run
+
+    config = setting(smoke(), "scenes9", method="matfl")
+    run = Run(write_run(tmp_path / "runs", config, fake_run(config)))
+    for votes, expected in (((), False), ((config,), True), ((), True)):
+        driver._export(Plan(configs=(config,), votes=votes), {config: run}, [], tmp_path / "out")
+        assert places.has_votes(Run(tmp_path / "out" / config.name)) == expected
+    stale = tmp_path / "out" / "smoke-matfl-000000000000"
+    stale.mkdir()
+    driver._prune(Plan(configs=(config,)), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [config.name]
 
 
 def test_folders_do_not_depend_on_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

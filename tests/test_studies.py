@@ -342,10 +342,11 @@ def test_traffic_accumulates_and_finds_the_level() -> None:
     last = frame[(frame["method"] == "fedavg") & (frame["round"] == rounds)]
     assert last["gigabytes"].tolist() == pytest.approx([rounds * 2 * 18000 / 1e9] * 2)
     assert last["delta_m"].tolist() == pytest.approx([-7, -7])
-    reached = cost_and_scale.bytes_to(frame, levels=(-40, -5))
+    reached = cost_and_scale.bytes_to(frame, levels=(-40, -22, -5))
     assert reached.loc["fedavg", "-40 %"] == pytest.approx(2 * 18000 / 1e9)
+    assert reached.loc["fedavg", "-22 %"] == pytest.approx((1 + rounds) / 2 * 2 * 18000 / 1e9)
     assert np.isnan(reached.loc["fedavg", "-5 %"])
-    assert reached.loc["matfl", "-5 %"] == pytest.approx(rounds * 2 * 18000 / 1e9)
+    assert reached.loc["matfl", "-5 %"] == pytest.approx((1 + (rounds - 1) * 26 / 30) * 2 * 18000 / 1e9)
     assert cost_and_scale.round_costs(runs).loc["fedavg", "MB up a client"] == pytest.approx(1e-3)
 
 
@@ -404,8 +405,8 @@ def test_costs_of_the_benches_as_tables() -> None:
     assert table["machine"].unique().tolist() == ["a CPU, 2 cores", "a GPU"]
     train = type("Record", (), {"values": record})()
     assert cost_and_scale.machines(server, train)[0] == "server: cpu, P, 2 cores, torch 2"
-    train.values = {**on_gpu, "torch": None}
-    assert cost_and_scale.machines(server, train)[1] == "training: a GPU, P, 2 cores, torch 2"
+    train.values = {**on_gpu, "machine": on_gpu["machine"] | {"load": 3.0}}
+    assert cost_and_scale.machines(server, train)[1] == "training: a GPU, P, 2 cores, torch 2, load 3.0 at the time"
 
 
 def test_records_of_other_machines(tmp_path: Path) -> None:

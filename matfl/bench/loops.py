@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 
 from matfl.augment import MEAN, STD, augment
+from matfl.bench.record import wait
 from matfl.clients import loss_weight, train
 from matfl.config import RunConfig, override
 from matfl.data.split import network_size
@@ -26,7 +27,7 @@ from matfl.models import Model, build
 from matfl.streams import stream
 from matfl.tasks import Pair, pairs
 
-__all__ = ["LOOPS", "Epoch", "arrays", "wait"]
+__all__ = ["LOOPS", "PER_CORE", "Epoch", "Pictures", "arrays"]
 
 
 def arrays(pair: Pair, n: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -196,15 +197,9 @@ def _resident(
 
 
 LOOPS: dict[str, Callable[[RunConfig, Pair, torch.device, Tensor, Tensor], Epoch]] = {
-    "reference": _reference, "plain": _plain, "matfl": _matfl, "floor": _floor,
+    "reference": _reference, "plain": _plain, "plain_per_core": _plain, "matfl": _matfl, "floor": _floor,
 }  # fmt: skip
 """Name -> what makes one client's epoch of that loop."""
 
-_PER_CORE = ("matfl", "floor")
+PER_CORE = ("plain_per_core", "matfl", "floor")
 """Loops that run as one single-threaded process per core on a CPU."""
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was asked to."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

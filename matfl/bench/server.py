@@ -162,7 +162,7 @@ def _compared(models: Models, updates: Updates, ours: Speed, device: torch.devic
             "cpu_times_naive": ours.per_cpu_second / naive.per_cpu_second}  # fmt: skip
 
 
-def measure_streamed(clients: int, *, width: int = 64, device: torch.device | str = "cpu", memory: int = 256 << 20,
+def measure_streamed(clients: int, *, width: int = 64, device: torch.device | str = "cpu", memory: int = 128 << 20,
                      folder: str | Path | None = None) -> dict[str, Any]:  # fmt: skip
     """Seconds of one step over the clients' files, and the peak memory of the process that makes it, in MB.
 

@@ -2,6 +2,7 @@
 
 - reference: one image at a time through Pillow, a DataLoader, float32, the loss read every step, all cores' threads.
 - plain: the batched augmentation, float32, torch's defaults, all cores' threads.
+- plain_per_core (on demand): the same, one process per core; what is left of the ratio then is not the processes'.
 - matfl: `matfl.clients.train` as a run calls it; on a CPU one process per core with one thread each.
 - floor: the same network on one resident batch that is ready for it, in the fastest precision and memory format.
 
@@ -12,9 +13,7 @@ The loops alternate, and the best of the repeats counts: other load on the machi
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,13 +25,14 @@ from typing import Any
 
 import torch
 
-from matfl.bench.loops import LOOPS, Epoch, arrays, wait
+from matfl.bench.loops import LOOPS, PER_CORE, Epoch, arrays
+from matfl.bench.record import machine, save, wait
 from matfl.clients import resolve_precision
 from matfl.config import PRESETS, RunConfig, override, preset
 from matfl.data.split import network_size
 from matfl.tasks import pairs
 
-__all__ = ["Measurement", "main", "measure"]
+__all__ = ["DEFAULT", "Measurement", "main", "measure"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,9 +48,8 @@ class Measurement:
     """Of each process."""
 
 
-_PER_CORE = ("matfl", "floor")
-"""Loops that run as one single-threaded process per core on a CPU."""
-
+DEFAULT = ("reference", "plain", "matfl", "floor")
+"""Loops that are measured unless others are asked for."""
 _PATIENCE = 900
 """Seconds that processes wait for each other."""
 
@@ -94,12 +93,12 @@ def _work(
 
 def measure(
     config: RunConfig, *, device: str = "cpu", images: int = 50, seconds: float = 3.0, repeats: int = 3,
-    loops: Sequence[str] = tuple(LOOPS),
+    loops: Sequence[str] = DEFAULT,
 ) -> dict[str, Measurement]:  # fmt: skip
     """The speed of each loop, with `images` images a client; best of `repeats` turns in which the loops alternate."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     context = get_context("spawn")
-    shape = {loop: (cores, 1) if device == "cpu" and loop in _PER_CORE else (1, cores) for loop in loops}
+    shape = {loop: (cores, 1) if device == "cpu" and loop in PER_CORE else (1, cores) for loop in loops}
     workers = max(processes for processes, _ in shape.values())
     best: dict[str, Measurement] = {}
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(context.Barrier(workers),)) as pool:
@@ -117,15 +116,6 @@ def measure(
     return best
 
 
-def _machine(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m matfl.bench train`: prints a table of speeds and ratios; `--json FILE` keeps the record."""
     parser = argparse.ArgumentParser(prog="python -m matfl.bench train", description=__doc__,
@@ -136,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=50, help="images of a client (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="least time of one measurement")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each loop; the best counts")
-    parser.add_argument("--loops", nargs="+", choices=list(LOOPS), default=list(LOOPS))
+    parser.add_argument("--loops", nargs="+", choices=list(LOOPS), default=list(DEFAULT))
     parser.add_argument("--json", type=Path, help="file for the record")
     options = parser.parse_args(argv)
     if options.images < 2:
@@ -152,17 +142,17 @@ def main(argv: Sequence[str] | None = None) -> int:
               for key in ("images_per_second", "images_per_cpu_second") if "matfl" in rates}  # fmt: skip
     record = {
         "bench": "train", "preset": options.preset, "tasks": config.tasks, "device": options.device,
-        "machine": _machine(options.device), "torch": torch.__version__, "precision": precision,
-        "images": options.images, "seconds": options.seconds, "repeats": options.repeats,
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None, "loops": rates, "matfl_over": ratios,
+        "machine": machine(options.device), "precision": precision, "images": options.images,
+        "seconds": options.seconds, "repeats": options.repeats, "loops": rates, "matfl_over": ratios,
     }  # fmt: skip
-    print(f"training, preset {options.preset} on {record['machine']} (matfl in {precision})")
-    print(f"{'':12}{'images/s':>10}{'x':>7}{'images/CPU s':>15}{'x':>7}   (x: matfl over this loop)")
+    where = record["machine"]
+    named = where["processor"] if options.device == "cpu" else where["device"]
+    print(f"training, preset {options.preset}, {named}, {where['cores']} cores, load {where['load']}; {precision}")
+    print(f"{'':15}{'images/s':>10}{'x':>7}{'images/CPU s':>15}{'x':>7}   (x: matfl over this loop)")
     for loop, rate in rates.items():
         columns = [(rate[key], ratios.get(key, {}).get(loop)) for key in ("images_per_second", "images_per_cpu_second")]
         (speed, a), (cpu, b) = [(f"{value:.1f}", f"{ratio:.2f}" if ratio else "") for value, ratio in columns]
         shape = f"{rate['processes']} process(es) of {rate['threads']} thread(s)"
-        print(f"{loop:12}{speed:>10}{a:>7}{cpu:>15}{b:>7}   {shape}")
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        print(f"{loop:15}{speed:>10}{a:>7}{cpu:>15}{b:>7}   {shape}")
+    save(options.json, record)
     return 0

@@ -18,7 +18,7 @@ _WAYS = {
     "ours": ("#BB5566", "matfl"),
     "matfl": ("#BB5566", "matfl"),
     "floor": ("#222222", "floor"),
-    "held": ("#DDAA33", "all updates at once (computed)"),
+    "held": ("#6699CC", "all updates at once (computed)"),
     "streamed": ("#BB5566", "matfl, streamed (measured)"),
     "plain": ("#6699CC", "plain loop"),
     "reference": ("#DDAA33", "reference loop"),
@@ -31,26 +31,28 @@ def _lines(frame: pd.DataFrame, value: str, ax: Axes) -> None:
         ordered = group.sort_values("clients")
         ax.plot(ordered["clients"], ordered[value], color=color, label=label, marker="o")
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
     ax.minorticks_off()
     counts = sorted(frame["clients"].unique())
     ax.set_xticks(counts, [str(n) for n in counts])
     ax.set_xlabel("clients N")
+    ax.legend(loc="upper left")
 
 
 def server_step(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Seconds of one server step over the number of clients; columns clients, way (naive, ours, floor), seconds."""
     ax = _axes(ax)
     _lines(frame, "seconds", ax)
+    ax.set_yscale("log")
     ax.set_ylabel("server step (s)")
     return ax
 
 
 def memory(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Peak memory of the server step over the number of clients; columns clients, way, gigabytes."""
+    """Memory of the server step over the number of clients; columns clients, way (held, streamed), gigabytes."""
     ax = _axes(ax)
     _lines(frame, "gigabytes", ax)
-    ax.set_ylabel("peak memory (GB)")
+    ax.set_ylim(bottom=0)
+    ax.set_ylabel("memory (GB)")
     return ax
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matfl.runs import Run
 
 __all__ = ["Report", "Session", "checkout", "collect", "collect_records", "export_record", "figures_folder",
-           "merged", "notebooks_folder", "read_claims", "record_folders", "store_folder"]  # fmt: skip
+           "has_votes", "merged", "notebooks_folder", "read_claims", "record_folders", "store_folder"]  # fmt: skip
 
 VOTES = ("votes", "similarity")
 """Diagnostics that committed records keep only where a figure needs them."""
@@ -54,27 +54,48 @@ def store_folder(runs_dir: str | Path | None = None) -> Path:
 
 
 def record_folders() -> list[Path]:
-    """Committed records: `figures/*/runs` of the checkout."""
-    root = checkout()
-    return sorted(path for path in (root / "figures").glob("*/runs") if path.is_dir()) if root else []
+    """Small records: those of the figures being made ($MATFL_FIGURES), then `figures/*/runs` of the checkout."""
+    root, figures = checkout(), os.environ.get("MATFL_FIGURES")
+    found = [Path(figures) / "runs"] if figures else []
+    found += sorted((root / "figures").glob("*/runs")) if root else []
+    return [path for path in dict.fromkeys(found) if path.is_dir()]
 
 
 def collect(plan: Plan, *, runs_dir: str | Path | None = None, fresh: bool = False, **options: Any) -> list[Run]:
-    """The plan's runs in order: from the store, from committed records, or trained now.
+    """The plan's runs in order: from the store, from records, or trained now.
 
-    A record without the votes that the plan needs does not count: that run is trained. `options` are those of
-    `matfl.runs.load_or_run` (jobs, backend, device, data_dir, cache_dir, progress).
+    A record without the votes that the plan needs does not count: that run is trained. Where a run of the store has
+    been recorded, the record is returned, whose numbers are rounded: so what is drawn does not depend on which of the
+    two is at hand. `options` are those of `matfl.runs.load_or_run` (jobs, backend, device, data_dir, cache_dir,
+    progress).
     """
     from matfl.runs import load_or_run
 
     folder, records = store_folder(runs_dir), record_folders()
     runs = load_or_run(plan.configs, runs_dir=folder, records=records, fresh=fresh, **options)
-    poor = [run.config for run in runs if run.config in plan.votes and not set(VOTES) <= set(run.diagnostics)]
+    poor = [run.config for run in runs if run.config in plan.votes and not has_votes(run)]
     if poor:
         richer = load_or_run(poor, runs_dir=folder, **options)
         by_config = {run.config: run for run in richer}
         runs = [by_config.get(run.config, run) for run in runs]
-    return runs
+    return [_recorded(run, records, votes=run.config in plan.votes) for run in runs]
+
+
+def has_votes(run: Run) -> bool:
+    """Whether the run's diagnostics hold what Figure 6 is drawn from."""
+    return set(VOTES) <= set(run.diagnostics)
+
+
+def _recorded(run: Run, folders: Sequence[Path], *, votes: bool) -> Run:
+    """The record of this very run (not merely of its config), if there is one with all that is needed."""
+    from matfl.runs import Run as StoredRun
+
+    for folder in folders:
+        copy = StoredRun(folder / run.config.name)
+        whole = (copy.path / "config.json").exists() and copy.finished
+        if whole and copy.provenance == run.provenance and (has_votes(copy) or not votes):
+            return copy
+    return run
 
 
 def collect_records(plan: Plan, *, runs_dir: str | Path | None = None, **options: Any) -> list[Record]:
