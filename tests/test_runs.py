@@ -17,7 +17,8 @@ import torch
 from tiny import TINY, contents, tiny
 
 from matfl import federation, runs, store
-from matfl.runs import Run, describe, export, list_runs, load_or_run, metrics_table
+from matfl.parallel import describe
+from matfl.runs import Run, export, list_runs, load_or_run, metrics_table
 
 TRAIN = """
 import sys
@@ -144,6 +145,8 @@ def test_the_largest_run_starts_first(tmp_path, quickly):
 def test_bad_options(tmp_path, quickly, monkeypatch):
     with pytest.raises(ValueError, match="jobs=0: must be at least 1"):
         find([tiny()], tmp_path, jobs=0)
+    with pytest.raises(ValueError, match="backend='threads': choose 'loky'"):
+        find([tiny()], tmp_path, backend="threads")
     monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
     with pytest.raises(store.RunError, match=r"needs Ray: pip install 'matfl\[ray\]'"):
         find([tiny()], tmp_path, backend="ray")
@@ -241,6 +244,21 @@ def test_side_by_side_or_one_by_one_the_numbers_are_the_same(tmp_path, cache):
     one = load_or_run(configs, runs_dir=tmp_path / "one", jobs=1, **options)
     two = load_or_run(configs, runs_dir=tmp_path / "two", jobs=2, **options)
     for a, b in zip(one, two, strict=True):
+        assert contents(a.path) == contents(b.path)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_numbers(tmp_path, cache, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.chdir(tmp_path)
+    configs, options = [tiny(seed=seed) for seed in (0, 1)], {"device": "cpu", "cache_dir": cache, "progress": False}
+    try:
+        there = load_or_run(configs, runs_dir="there", backend="ray", **options)
+    finally:
+        ray.shutdown()
+    here = load_or_run(configs, runs_dir="here", jobs=1, **options)
+    for a, b in zip(there, here, strict=True):
         assert contents(a.path) == contents(b.path)
 
 
