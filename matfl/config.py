@@ -228,23 +228,23 @@ def load_toml(path: str | Path) -> RunConfig:
 def quick() -> RunConfig:
     """The default: embedded nine-task benchmark, every study on a laptop's CPU."""
     return RunConfig(
-        preset="quick", tasks="scenes9", start="scenes", loss_weights="field", width=8, head_channels=32,
-        aspp_rates=(2, 4, 6), size=64, images_train=1000, images_val=100, images_per_client=100, local_epochs=1,
-        rounds=8, lr=1e-3, evaluate_every=2, precision="fp32",
+        preset="quick", tasks="scenes9", start="scenes", loss_weights="field", width=16,
+        head_channels=64, aspp_rates=(2, 4, 6), size=64, images_train=1000, images_val=100, images_per_client=100,
+        local_epochs=1, rounds=12, lr=1e-3, evaluate_every=3,
     )  # fmt: skip
 
 
 def smoke() -> RunConfig:
     """Seconds a run: shows that everything works, not who is better."""
-    return replace(quick(), preset="smoke", images_train=200, images_val=40, images_per_client=20, local_epochs=2,
-                   rounds=4, evaluate_every=4)  # fmt: skip
+    return replace(quick(), preset="smoke", width=8, head_channels=32, images_train=200, images_val=40,
+                   images_per_client=20, local_epochs=2, rounds=4, evaluate_every=4, precision="fp32")  # fmt: skip
 
 
 def full() -> RunConfig:
     """Embedded benchmark at a size for one GPU."""
     return replace(quick(), preset="full", width=64, head_channels=256, aspp_rates=(4, 8, 12), size=128,
                    images_train=5000, images_val=500, images_per_client=250, local_epochs=2, rounds=30, lr=3e-4,
-                   evaluate_every=5, precision="auto")  # fmt: skip
+                   evaluate_every=5)  # fmt: skip
 
 
 def paper_9() -> RunConfig:

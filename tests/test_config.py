@@ -121,7 +121,7 @@ def test_every_constrained_field_is_tried():
     ({"tasks": "outdoor/semseg,outdoor/edge"}, r"k=8: choose 1..4, the number of clients \(2 tasks"),
     ({"tasks": "paper9"}, None),
     ({"backbone": "resnet34"}, "start='scenes' is made for resnet18"),
-    ({"start": "imagenet"}, "needs width=64, not 8"),
+    ({"start": "imagenet"}, "needs width=64, not 16"),
     ({"start": "mine.safetensors"}, None),
     ({"backbone": "resnet34", "start": "random", "voting_layers": 32}, None),
     ({"backbone": "resnet50", "start": "random", "voting_layers": 17}, "resnet50 has 16 3x3"),
@@ -210,7 +210,7 @@ def changed(config, field):
     """`config` with another legal value of one field."""
     others = {
         "preset": "mine", "method": "fedavg", "tasks": "outdoor5", "start": "random", "head_start": "per_task",
-        "heads": "local", "loss_weights": "none", "backbone": "resnet34", "precision": "auto", "edge_protocol": "mtl",
+        "heads": "local", "loss_weights": "none", "backbone": "resnet34", "precision": "bf16", "edge_protocol": "mtl",
         "aspp_rates": (2, 4), "size": 96, "participation": 0.5, "threshold": 0.1, "lr_decay": 0.9,
     }  # fmt: skip
     value = others[field] if field in others else getattr(config, field) + 1
