@@ -15,7 +15,7 @@ from torch import Tensor
 
 from matfl.augment import augment, normalise
 from matfl.config import RunConfig
-from matfl.metrics import meter, resize_prediction
+from matfl.metrics import Meter, meter, resize_prediction
 from matfl.models import Model
 from matfl.streams import derive, stream
 from matfl.tasks import Pair
@@ -23,7 +23,7 @@ from matfl.tasks import Pair
 if TYPE_CHECKING:
     from matfl.data import Split
 
-__all__ = ["TrainResult", "evaluate", "learning_rate", "loss_weight", "resolve_precision", "train"]
+__all__ = ["TrainResult", "evaluate", "learning_rate", "loss_weight", "measure", "resolve_precision", "train"]
 
 PIXELS = 1 << 21
 """Network pixels of a batch in evaluation: eight images of the paper's size, at most 64 small ones."""
@@ -182,7 +182,12 @@ def _deterministic(device: torch.device) -> AbstractContextManager[object]:
 def evaluate(
     model: Model, split: Split, pair: Pair, config: RunConfig, *, device: torch.device | str
 ) -> dict[str, float]:
-    """Every metric of `pair`'s task on all images of `split`, at the labels' native resolution.
+    """Every metric of `pair`'s task on all images of `split`, as `measure` takes them."""
+    return measure(model, split, pair, config, device=device).compute()
+
+
+def measure(model: Model, split: Split, pair: Pair, config: RunConfig, *, device: torch.device | str) -> Meter:
+    """The meter of `pair`'s task after all images of `split`, at the labels' native resolution.
 
     Real images enter at network size; what the network gives goes back to each image's own size before it is measured
     (`matfl.metrics.resize_prediction`). Images of one size go through the network together.
@@ -210,4 +215,4 @@ def evaluate(
                     native = [torch.from_numpy(split.native(pair.task.name, i)) for i in indices]
                     target = torch.stack(native).to(device)
                 measured.update(prediction, target)
-    return measured.compute()
+    return measured

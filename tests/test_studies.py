@@ -29,7 +29,7 @@ from matfl.studies import (
 from matfl.studies import diagnostics as measure
 from matfl.studies.base import Claim, base_config, chosen_methods, chosen_numbers, setting, sizes, verdict
 from matfl.studies.session import Report, merged
-from matfl.studies.store import job_name, load_or_compute, read_record
+from matfl.studies.store import Record, job_name, load_or_compute, read_record
 
 BETTER = {"local": -4.0, "single_task": 0.0, "fedavg": -7.0, "fedprox": -8.0, "matfl": -1.0}
 
@@ -461,6 +461,21 @@ def test_central_groups() -> None:
     assert len(groups["domain-indoor"]) == 4
     assert len(groups["all"]) == 9
     assert "all" not in benchmark.CentralTest(config=setting(smoke(), "outdoor5")).groups()
+
+
+def test_central_records_hold_the_curve_behind_odsf() -> None:
+    config = setting(smoke(), "outdoor/sal,indoor/edge", images_train=20, images_val=4, images_per_client=4, rounds=1,
+                     local_epochs=1, start="random", precision="fp32", width=4, head_channels=8)  # fmt: skip
+    job = benchmark.CentralTest(config=config)
+    values, arrays = job.combine([job.compute(unit, device="cpu") for unit in job.units()])
+    record = Record(path=Path(job_name(job)), spec=job.spec(), values=values, arrays=arrays, provenance={})
+    for sharing in ("none", "all"):
+        ((name, curve),) = benchmark.edge_curves(record, sharing).items()
+        assert name == "indoor/edge"
+        stored = values["metrics"][sharing][name]
+        assert curve.f_T[curve.best] == stored["odsF"]
+        assert curve.recall_T[curve.best] == stored["ods_recall"]
+        assert curve.thresholds_T[curve.best] == stored["ods_threshold"]
 
 
 # --- the store of other results ---------------------------------------------------------------------------------------

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matfl.plots.style import marker, pair_color, pair_title
 from matfl.plots.updates import _axes
 
 if TYPE_CHECKING:
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["precision_recall"]
 
 
-def precision_recall(curve: Curve, *, label: str | None = None, ax: Axes | None = None) -> Axes:
+def precision_recall(
+    curve: Curve, *, label: str | None = None, pair: str | None = None, ax: Axes | None = None
+) -> Axes:
     """Precision over recall of `EdgeMeter.curve()`, over grey lines of equal F; a dot marks ODS-F.
 
     The legend names the curve (`label`), its ODS-F and the protocol. Draw several on the same axes to compare them.
+    `pair`, a `domain/task` name, gives the line its task's colour and its domain's marker and dashes.
     """
     ax = _axes(ax)
     if not ax.lines:
@@ -30,12 +34,18 @@ def precision_recall(curve: Curve, *, label: str | None = None, ax: Axes | None 
             ax.plot(recall[above][precision <= 1], precision[precision <= 1], color="0.85", linewidth=0.6, zorder=0)
             ax.annotate(f"F={f:.1f}", (1, f / (2 - f)), xytext=(2, 0), textcoords="offset points", va="center",
                         color="0.6", fontsize="x-small", annotation_clip=False)  # fmt: skip
+    if pair:
+        label = label or pair_title(pair)
+        looks: dict[str, Any] = {"color": pair_color(pair), "linestyle": "--" if marker(pair) == "s" else "-"}
+    else:
+        looks = {}
     name = f"{label}: " if label else ""
     # Precision is 1 by convention where nothing is predicted: such thresholds are no part of the curve.
     drawn = curve.recall_T > 0
     (line,) = ax.plot(curve.recall_T[drawn], curve.precision_T[drawn],
-                      label=f"{name}ODS-F {curve.f_T[curve.best]:.3f} ({curve.protocol})")  # fmt: skip
-    ax.plot(curve.recall_T[curve.best], curve.precision_T[curve.best], marker="o", markersize=4, color=line.get_color())
+                      label=f"{name}ODS-F {curve.f_T[curve.best]:.3f} ({curve.protocol})", **looks)  # fmt: skip
+    ax.plot(curve.recall_T[curve.best], curve.precision_T[curve.best], marker=marker(pair) if pair else "o",
+            color=line.get_color())  # fmt: skip
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision")
     ax.legend(loc="lower left")
     return ax

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from matfl.data import Split
+    from matfl.edges import Curve
 
-__all__ = ["CentralTest", "chance_levels", "claims", "class_table", "class_tables", "gains", "pictures", "plan",
-           "score_table", "scores", "shares", "splits"]  # fmt: skip
+__all__ = ["CentralTest", "chance_levels", "claims", "class_table", "class_tables", "edge_curves", "gains", "pictures",
+           "plan", "score_table", "scores", "shares", "splits"]  # fmt: skip
 
 SHARING = ("none", "domain", "all")
 """Which tasks share a backbone: none (single-task), those of one domain, all of them."""
@@ -43,7 +44,7 @@ class CentralTest:
         """Everything that decides the scores."""
         from matfl.federation import data_version
 
-        return {"config": asdict(self.config) | {"preset": ""}, "data": data_version(self.config)}
+        return {"config": asdict(self.config) | {"preset": ""}, "data": data_version(self.config), "arrays": "edges"}
 
     def groups(self) -> dict[str, list[str]]:
         """Unit name -> pair names that share a backbone. The unit's first part is an entry of `SHARING`."""
@@ -58,17 +59,26 @@ class CentralTest:
         return list(self.groups())
 
     def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
-        """Train one group; values hold every pair's metrics."""
+        """Train one group; values hold every pair's metrics, arrays an edge task's precision, recall and F (3, T)."""
+        from matfl.edges import EdgeMeter
         from matfl.studies.training import train_centrally
 
-        return {"metrics": train_centrally(self.config, self.groups()[unit], device=device)}, {}
+        meters = train_centrally(self.config, self.groups()[unit], device=device)
+        curves = {name: meter.curve() for name, meter in meters.items() if isinstance(meter, EdgeMeter)}
+        return (
+            {"metrics": {name: meter.compute() for name, meter in meters.items()}},
+            {name: np.stack([curve.precision_T, curve.recall_T, curve.f_T]) for name, curve in curves.items()},
+        )
 
     def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
-        """Metrics by arrangement and pair."""
+        """Metrics by arrangement and pair; arrays are named by both, as in `none/outdoor/edge`."""
         metrics: dict[str, dict[str, Any]] = {kind: {} for kind in SHARING}
-        for unit, (values, _) in zip(self.units(), parts, strict=True):
-            metrics[unit.partition("-")[0]] |= values["metrics"]
-        return {"seed": self.config.seed, "metrics": {kind: found for kind, found in metrics.items() if found}}, {}
+        curves: Arrays = {}
+        for unit, (values, arrays) in zip(self.units(), parts, strict=True):
+            kind = unit.partition("-")[0]
+            metrics[kind] |= values["metrics"]
+            curves |= {f"{kind}/{name}": curve for name, curve in arrays.items()}
+        return {"seed": self.config.seed, "metrics": {kind: found for kind, found in metrics.items() if found}}, curves
 
 
 def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
@@ -91,6 +101,20 @@ def scores(records: Sequence[Record]) -> pd.DataFrame:
                       "value": found[name][TASKS[name.partition("/")[2]].main_metric]}
                      for name in names if name in found]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def edge_curves(record: Record, sharing: str = "none") -> dict[str, Curve]:
+    """Precision and recall of every edge task of one seed's models, by pair name."""
+    from matfl.edges import PROTOCOLS, Curve
+
+    protocol = PROTOCOLS[record.spec["config"]["edge_protocol"]]
+    found = {}
+    for name, (precision_T, recall_T, f_T) in record.arrays.items():
+        kind, _, pair_name = name.partition("/")
+        if kind == sharing:
+            found[pair_name] = Curve(protocol=protocol.name, thresholds_T=np.array(protocol.thresholds),
+                                     precision_T=precision_T, recall_T=recall_T, f_T=f_T)  # fmt: skip
+    return found
 
 
 def score_table(frame: pd.DataFrame, chance: pd.DataFrame) -> pd.DataFrame:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from matfl.augment import augment
-from matfl.clients import evaluate, learning_rate, loss_weight, resolve_precision, train
+from matfl.clients import learning_rate, loss_weight, measure, resolve_precision, train
 from matfl.config import RunConfig
 from matfl.data import load_split, partition
-from matfl.metrics import meter
+from matfl.metrics import Meter, meter
 from matfl.models import Model, build, start_backbone, start_head, voting_layers
 from matfl.streams import derive, stream
 from matfl.studies.store import Arrays
@@ -83,10 +83,8 @@ def _tie(models: Sequence[Model]) -> None:
             setattr(model.backbone.get_submodule(owner), leaf, parameter)
 
 
-def train_centrally(
-    config: RunConfig, names: Sequence[str], *, device: str | None = None
-) -> dict[str, dict[str, float]]:
-    """Train the named pairs with one backbone for all of them, and evaluate each; one name is single-task training.
+def train_centrally(config: RunConfig, names: Sequence[str], *, device: str | None = None) -> dict[str, Meter]:
+    """Train the named pairs with one backbone for all of them, and measure each; one name is single-task training.
 
     In every step each task takes a batch of its own images through the shared backbone and its own head; the weighted
     losses' gradients add up and one Adam (as the clients', kept over all passes) moves everything. A task's images
@@ -128,7 +126,7 @@ def train_centrally(
                         prediction = model(picture)
                     (loss_weight(config, p) * p.task.loss(prediction, target)).backward()
                 optimizer.step()
-    return {p.name: evaluate(model, load_split(config, p.domain, "val"), p, config, device=target_device)
+    return {p.name: measure(model, load_split(config, p.domain, "val"), p, config, device=target_device)
             for p, model in zip(chosen, models)}  # fmt: skip
 
 
