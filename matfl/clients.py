@@ -178,7 +178,6 @@ def _deterministic(device: torch.device) -> AbstractContextManager[object]:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
 
 
-@torch.no_grad()
 def evaluate(
     model: Model, split: Split, pair: Pair, config: RunConfig, *, device: torch.device | str
 ) -> dict[str, float]:
@@ -186,6 +185,7 @@ def evaluate(
     return measure(model, split, pair, config, device=device).compute()
 
 
+@torch.no_grad()
 def measure(model: Model, split: Split, pair: Pair, config: RunConfig, *, device: torch.device | str) -> Meter:
     """The meter of `pair`'s task after all images of `split`, at the labels' native resolution.
 
