@@ -100,7 +100,9 @@ def test_studies_share_their_runs() -> None:
     assert len(set(union.configs)) == len(union.configs) < sum(len(plan.configs) for plan in plans)
     table1 = set(methods.plan("quick").configs)
     assert set(grouping_frequency.plan("quick").configs) <= table1
-    assert set(cost_and_scale.plan("quick").configs) <= table1
+    methods_alone, plain = cost_and_scale.fast_and_plain([fake_run(c) for c in cost_and_scale.plan("quick").configs])
+    assert {run.config for run in methods_alone} <= table1
+    assert {(run.config.method, run.config.precision) for run in plain} == {("single_task", "fp32")}
     assert len(set(k_sweep.plan("quick").configs) - table1) == 3 * (len(sizes("quick").ks) - 1)
     assert len(table1) == 2 * 9 * 3
 
@@ -336,7 +338,7 @@ def test_layer_voting_numbers_and_claims() -> None:
 
 
 def test_traffic_accumulates_and_finds_the_level() -> None:
-    runs = runs_of(cost_and_scale.plan("quick", seeds=2))
+    runs, _ = cost_and_scale.fast_and_plain(runs_of(cost_and_scale.plan("quick", seeds=2)))
     frame = cost_and_scale.traffic(runs)
     rounds = quick().rounds
     last = frame[(frame["method"] == "fedavg") & (frame["round"] == rounds)]
@@ -348,6 +350,33 @@ def test_traffic_accumulates_and_finds_the_level() -> None:
     assert np.isnan(reached.loc["fedavg", "-5 %"])
     assert reached.loc["matfl", "-5 %"] == pytest.approx((1 + (rounds - 1) * 26 / 30) * 2 * 18000 / 1e9)
     assert cost_and_scale.round_costs(runs).loc["fedavg", "MB up a client"] == pytest.approx(1e-3)
+
+
+def test_the_chosen_precision_is_judged_by_the_spread_of_seeds() -> None:
+    def gaps(shift: float, seeds: int = 3) -> pd.DataFrame:
+        runs = []
+        for config in cost_and_scale.plan("quick", seeds=seeds, methods="single_task").configs:
+            found = scores(config, shift if config.precision == "auto" else 0, seed_shift=0.02 * config.seed)
+            precision = "bfloat16" if config.precision == "auto" else "float32"
+            runs.append(FakeRun(config, metrics(config, {12: found}), provenance={"precision": precision}))
+        return cost_and_scale.precision_gaps(*cost_and_scale.fast_and_plain(runs))
+
+    frame = gaps(-0.5)
+    same = frame[frame["comparison"] == "same seed"]
+    assert same["delta_m"].tolist() == pytest.approx([-0.5] * 3)
+    assert set(same["precision"]) == {"bfloat16"}
+    nothing = pd.DataFrame({"way": [], "width": [], "clients": [], "seconds": []})
+
+    def word(found: pd.DataFrame) -> str:
+        (claim,) = cost_and_scale.claims(pd.DataFrame(), nothing, found)
+        return claim.word
+
+    assert word(frame) == "held"
+    assert word(gaps(-20.0)) == "not held"
+    assert word(gaps(-0.5, seeds=1)) == "undecided"
+    smoke_runs = [fake_run(config) for config in cost_and_scale.plan("smoke").configs]
+    assert cost_and_scale.fast_and_plain(smoke_runs) == (smoke_runs, [])
+    assert cost_and_scale.precision_gaps(smoke_runs, []).empty
 
 
 # --- updates ----------------------------------------------------------------------------------------------------------
@@ -396,7 +425,8 @@ def test_costs_of_the_benches_as_tables() -> None:
     held = cost_and_scale.memory(server).set_index("way")["gigabytes"]
     assert held.to_dict() == pytest.approx({"held": 4 * 288 * 1000 / 1e9, "streamed": 0.07})
     costs = pd.DataFrame({"training s": [9.0], "server s": [1.0]}, index=["matfl"])
-    assert [claim.word for claim in cost_and_scale.claims(costs, steps)] == ["not held", "held"]
+    none = pd.DataFrame()
+    assert [claim.word for claim in cost_and_scale.claims(costs, steps, none)] == ["not held", "held"]
     loops = {"plain": {"images_per_second": 50.0}, "matfl": {"images_per_second": 100.0}}
     record = {"machine": "a CPU, 2 cores", "torch": "2", "preset": "quick", "loops": loops}
     on_gpu = {**record, "machine": machine | {"device": "a GPU"}}

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matfl.config import override
 from matfl.metrics import delta_m
 from matfl.studies.base import Claim, Plan, base_config, chosen_methods, setting, sizes
 from matfl.studies.store import Arrays, Record
-from matfl.studies.tables import scores
+from matfl.studies.tables import final, scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from matfl.runs import Run
 
-__all__ = ["ServerBench", "TrainBench", "bytes_to", "claims", "machines", "memory", "other_machines", "plan",
-           "round_costs", "server_steps", "throughput", "traffic"]  # fmt: skip
+__all__ = ["ServerBench", "TrainBench", "bytes_to", "claims", "fast_and_plain", "machines", "memory", "other_machines",
+           "plan", "precision_gaps", "round_costs", "server_steps", "throughput", "traffic"]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +108,17 @@ STREAM_BUFFER = 64 << 20
 
 
 def plan(preset: str, *, seeds: int = 0, methods: str = "", settings: str = "") -> Plan:
-    """The methods' runs on the preset's task set, the same as in `02_methods`, and this machine's benches."""
+    """The methods' runs on the preset's task set, the same as in `02_methods`, and this machine's benches.
+
+    Where the preset leaves the precision to the device, single-task FL in float32 stands beside them.
+    """
     base, size = base_config(preset, settings), sizes(preset)
     names = chosen_methods(methods, size.methods or chosen_methods("all", ()))
     names = names if "single_task" in names else ("single_task", *names)
     configs = tuple(setting(base, base.tasks, method=name, seed=seed)
                     for name in names for seed in range(seeds or size.seeds))  # fmt: skip
+    if base.precision == "auto":
+        configs += tuple(override(config, precision="fp32") for config in configs if config.method == "single_task")
     if preset == "smoke":
         server = ServerBench(widths={8: (9, 18)}, naive=9, streamed=(18,))
         train = TrainBench(arguments=("--preset", preset, "--images", "10", "--seconds", "0.2", "--repeats", "1"))
@@ -120,6 +126,38 @@ def plan(preset: str, *, seeds: int = 0, methods: str = "", settings: str = "") 
         server = ServerBench(widths={16: (9, 18, 36, 72, 144, 288), 64: (18,)}, naive=72, streamed=(18, 72, 288))
         train = TrainBench(arguments=("--preset", preset, "--seconds", "2", "--repeats", "2"))
     return Plan(configs=configs, jobs=(server, train))
+
+
+def fast_and_plain(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """The methods' runs, and those in float32 that only `precision_gaps` compares (none where all are float32)."""
+    automatic = any(run.config.precision == "auto" for run in runs)
+    fast = [run for run in runs if not automatic or run.config.precision == "auto"]
+    return fast, [run for run in runs if automatic and run.config.precision != "auto"]
+
+
+def precision_gaps(runs: Sequence[Run], plain: Sequence[Run]) -> pd.DataFrame:
+    """delta_m (percent) between finished single-task runs: columns seed, against, precision, comparison, delta_m.
+
+    'same seed' is the precision that the device chose (column precision) against float32; 'other seed' is float32
+    against float32 of another seed, which is how far chance alone moves a result.
+    """
+    import pandas as pd
+
+    goal = {seed: _main_scores(group) for seed, group in final(plain).groupby("seed")} if plain else {}
+    rows = []
+    for run in runs:
+        seed = run.config.seed
+        if run.config.method == "single_task" and seed in goal:
+            gap = delta_m(_main_scores(final([run])), goal[seed])
+            rows.append({"seed": seed, "against": seed, "precision": run.provenance["precision"],
+                         "comparison": "same seed", "delta_m": gap})  # fmt: skip
+            rows += [{"seed": seed, "against": other, "precision": "float32", "comparison": "other seed",
+                      "delta_m": delta_m(goal[seed], goal[other])} for other in goal if other != seed]  # fmt: skip
+    return pd.DataFrame(rows, columns=["seed", "against", "precision", "comparison", "delta_m"])
+
+
+def _main_scores(frame: pd.DataFrame) -> dict[str, float]:
+    return dict(zip(frame["pair"], frame["value"]))
 
 
 def traffic(runs: Sequence[Run]) -> pd.DataFrame:
@@ -133,14 +171,14 @@ def traffic(runs: Sequence[Run]) -> pd.DataFrame:
     frame = scores(runs)
     single = frame[frame["method"] == "single_task"]
     single = single[single["round"] == single["round"].max()]
-    goal = {seed: dict(zip(group["pair"], group["value"])) for seed, group in single.groupby("seed")}
+    goal = {seed: _main_scores(group) for seed, group in single.groupby("seed")}
     sent = {(run.config.method, run.config.seed): np.cumsum([row["bytes_up"] + row["bytes_down"] for row in run.rounds])
             for run in runs}  # fmt: skip
     rows = []
     for (method, seed, number), group in frame.groupby(["method", "seed", "round"], sort=False):
         rows.append({"method": method, "seed": seed, "round": number,
                      "gigabytes": sent[method, seed][int(number) - 1] / 1e9,  # type: ignore[index, call-overload]
-                     "delta_m": delta_m(dict(zip(group["pair"], group["value"])), goal[seed])})  # fmt: skip
+                     "delta_m": delta_m(_main_scores(group), goal[seed])})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -250,8 +288,11 @@ def other_machines(folder: Path | None = None) -> list[dict[str, Any]]:
     return [record for record in records if record.get("bench") == "train"]
 
 
-def claims(costs: pd.DataFrame, steps: pd.DataFrame) -> list[Claim]:
-    """Whether the server is the bottleneck (`round_costs`), and what a batched step saves (`server_steps`)."""
+def claims(costs: pd.DataFrame, steps: pd.DataFrame, gaps: pd.DataFrame) -> list[Claim]:
+    """Whether the server is the bottleneck, what a batched step saves, and whether fast arithmetic costs quality.
+
+    The frames are those of `round_costs`, `server_steps` and `precision_gaps`.
+    """
     result = []
     if "matfl" in costs.index:
         share = costs.loc["matfl", "server s"] / (costs.loc["matfl", "server s"] + costs.loc["matfl", "training s"])
@@ -274,5 +315,17 @@ def claims(costs: pd.DataFrame, steps: pd.DataFrame) -> list[Claim]:
                                                                for n, value in ratio[width].items())
                                for width in sorted({width for width, _ in ratio.index} - {largest}))
                      + f". Ours takes {floor.min():.1f} to {floor.max():.1f} times what moving the bytes takes.",
+        ))  # fmt: skip
+    if len(gaps):
+        by_kind = dict(list(gaps.groupby("comparison")["delta_m"]))
+        paired = by_kind["same seed"]
+        noise = by_kind["other seed"].abs().mean() if "other seed" in by_kind else np.nan
+        chosen = ", ".join(gaps.loc[gaps["comparison"] == "same seed", "precision"].unique())
+        result.append(Claim(
+            text="The arithmetic that the device chooses ends as good as float32.",
+            held=None if np.isnan(noise) else bool(abs(paired.mean()) <= noise),
+            evidence=f"Single-task FL in {chosen} against float32 of the same seed: delta_m "
+                     + ", ".join(f"{value:+.1f}" for value in paired) + f" % (mean {paired.mean():+.1f}); two seeds of "
+                     f"float32 differ by {noise:.1f} % on average. 'Held' asks for a mean within that.",
         ))  # fmt: skip
     return result
