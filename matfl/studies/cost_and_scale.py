@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +12,8 @@ import numpy as np
 from matfl.config import override
 from matfl.metrics import delta_m
 from matfl.studies.base import Claim, Plan, base_config, chosen_methods, setting, sizes
-from matfl.studies.store import Arrays, Record
+from matfl.studies.benches import ServerBench, TrainBench
+from matfl.studies.store import Record
 from matfl.studies.tables import final, scores
 
 if TYPE_CHECKING:
@@ -24,87 +21,8 @@ if TYPE_CHECKING:
 
     from matfl.runs import Run
 
-__all__ = ["ServerBench", "TrainBench", "bytes_to", "claims", "fast_and_plain", "machines", "memory", "other_machines",
+__all__ = ["bytes_to", "claims", "fast_and_plain", "machines", "memory", "other_machines",
            "plan", "precision_gaps", "round_costs", "server_steps", "throughput", "traffic"]  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerBench:
-    """The server's step for several numbers of clients, on this machine: `matfl.bench.server`."""
-
-    widths: dict[int, tuple[int, ...]]
-    """ResNet18's width -> numbers of clients whose updates lie in memory."""
-    naive: int
-    """The naive transcription is timed up to this number of clients."""
-    streamed: tuple[int, ...]
-    """Numbers of clients whose updates are streamed from files, at the first width."""
-
-    kind = "bench-server"
-    alone = True
-
-    def spec(self) -> dict[str, Any]:
-        """What is measured; the machine is part of the result."""
-        return {"widths": [[width, list(counts)] for width, counts in self.widths.items()], "naive": self.naive,
-                "streamed": list(self.streamed)}  # fmt: skip
-
-    def units(self) -> list[str]:
-        """One number of clients each."""
-        steps = [f"step-{width}-{n}" for width, counts in self.widths.items() for n in counts]
-        return steps + [f"stream-{next(iter(self.widths))}-{n}" for n in self.streamed]
-
-    def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
-        """Time one number of clients."""
-        from matfl.bench.record import machine
-        from matfl.bench.server import measure, measure_streamed
-        from matfl.federation import pick_device
-
-        where = pick_device(device)
-        way, width, n = unit.split("-")
-        if way == "step":
-            row = measure(int(n), width=int(width), device=where, repeats=3, naive=int(n) <= self.naive)
-        else:
-            row = measure_streamed(int(n), width=int(width), device=where, memory=STREAM_BUFFER)
-        return {"way": way, "width": int(width), **row, "machine": machine(where)}, {}
-
-    def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
-        """All rows."""
-        return {"rows": [values for values, _ in parts]}, {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainBench:
-    """Training throughput on this machine: `matfl.bench.train`."""
-
-    arguments: tuple[str, ...]
-
-    kind = "bench-train"
-    alone = True
-
-    def spec(self) -> dict[str, Any]:
-        """The bench's arguments."""
-        return {"arguments": list(self.arguments)}
-
-    def units(self) -> list[str]:
-        """All in one."""
-        return ["train"]
-
-    def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
-        """Run the bench; values are its JSON record."""
-        from matfl.bench.train import main
-        from matfl.federation import pick_device
-
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-            file = Path(folder) / "train.json"
-            main([*self.arguments, "--device", str(pick_device(device)), "--json", str(file)])
-            return json.loads(file.read_text()), {}
-
-    def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
-        """The record."""
-        return parts[0]
-
-
-STREAM_BUFFER = 64 << 20
-"""Bytes of updates that the streamed step holds at a time."""
 
 
 def plan(preset: str, *, seeds: int = 0, methods: str = "", settings: str = "") -> Plan:
