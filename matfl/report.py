@@ -126,7 +126,8 @@ def _grouping(run: Run) -> str:
 
 def _costs(run: Run) -> str:
     rounds = run.rounds
-    seconds = {phase: sum(row["seconds"][phase] for row in rounds) for phase in rounds[0]["seconds"]}
+    phases = dict.fromkeys(phase for row in rounds for phase in row["seconds"])  # a federation's server also waits
+    seconds = {phase: sum(row["seconds"].get(phase, 0.0) for row in rounds) for phase in phases}
     sent = sum(row[way] for row in rounds for way in ("bytes_up", "bytes_down")) / 1e6
     left_out = sum(len(row["excluded"]) for row in rounds)
     text = ", ".join(f"{phase} {value:.1f} s" for phase, value in seconds.items())

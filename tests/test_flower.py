@@ -18,7 +18,7 @@ from inprocess import InProcessGrid, wire_bytes
 
 from matfl import clients as local
 from matfl import federation as engine
-from matfl import store
+from matfl import report, store
 from matfl.config import preset
 from matfl.data import load_split, make, partition
 from matfl.flower import ManyTask, NodeSettings, Settings, client_app, federation
@@ -206,6 +206,21 @@ def test_a_federation_that_is_killed_goes_on_from_its_last_round(federate, alone
     assert not federate.grid.sent  # finished: no client is asked for anything
 
 
+def test_a_federation_that_is_killed_can_be_finished_without_flower(federate, alone, cache, tmp_path):
+    def dies(kind, round, client, reply):
+        if (kind, round, client) == ("evaluate", 2, 0):
+            raise KeyboardInterrupt
+        return [reply]
+
+    changes = {"method": "fedavg", "rounds": 2, "evaluate_every": 1}
+    with pytest.raises(KeyboardInterrupt):
+        federate("local", fault=dies, **changes)
+    engine.run(tiny(**changes), tmp_path / "local" / "run", device="cpu", cache_dir=cache)
+    run = Run(tmp_path / "local" / "run")
+    assert contents(run.path) == contents(alone(**changes).path)
+    assert "wait " in report.show(run)  # what the first round knows and the second does not
+
+
 def test_half_precision_halves_the_bytes_and_hardly_moves_the_models(federate, alone):
     exact = alone(method="fedavg", rounds=1)
     for keys in ({"updates": "fp16"}, {"updates": "fp16", "models": "fp16"}):
@@ -264,6 +279,22 @@ def test_too_few_clients_are_an_error_that_says_who_is_missing(federate, cache):
     )
     with pytest.raises(TimeoutError, match=expected):
         federate(nodes=[nodes[0], wrong, nodes[2]])
+
+
+def test_of_two_nodes_that_claim_one_number_the_later_counts_and_the_error_names_the_other(cache):
+    app, places = app_config(tiny()), nodes_of(tiny(), cache)
+    grid = InProcessGrid(client_app, app, [*places[:3], places[1]])
+    nodes = Nodes(settings=Settings.of(app))
+    with pytest.raises(TimeoutError, match=r"3 of at least 4 clients.*came later as client 1 too; give each node"):
+        nodes.wait(grid, 4)
+    assert len(nodes.refused) == 1
+    before = dict(nodes.clients)
+    nodes.look(grid)
+    assert nodes.clients == before  # they do not take turns
+    del grid.contexts[nodes.clients[1]]
+    nodes.look(grid)
+    assert nodes.clients.keys() == {0, 1, 2}
+    assert not nodes.refused
 
 
 def test_a_client_that_comes_late_joins(federate, cache):

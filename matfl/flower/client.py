@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache, wraps
@@ -68,7 +68,7 @@ def without_paths(text: str) -> str:
 
 
 @contextmanager
-def _place(node: NodeSettings) -> Any:
+def _place(node: NodeSettings) -> Iterator[None]:
     """Numbers that repeat, as in a local run, on the node's threads."""
     device = federation.pick_device(node.device)
     with federation.repeatable(device):

@@ -47,6 +47,8 @@ class Nodes:
     """Node id -> why it is no client."""
     _pending: dict[str, int] = field(default_factory=dict)
     _asked: dict[int, float] = field(default_factory=dict)
+    _replaced: dict[int, int] = field(default_factory=dict)
+    """Node id -> the later node that is the same client, while both are connected."""
 
     def look(self, grid: Grid) -> None:
         """Ask new nodes who they are and take the answers that have come, without waiting for any."""
@@ -54,7 +56,8 @@ class Nodes:
         self.clients = {client: node for client, node in self.clients.items() if node in there}
         self.refused = {node: why for node, why in self.refused.items() if node in there}
         self._pending = {message: node for message, node in self._pending.items() if node in there}
-        known = {*self.clients.values(), *self._pending.values()}
+        self._replaced = {node: other for node, other in self._replaced.items() if {node, other} <= there}
+        known = {*self.clients.values(), *self._pending.values(), *self._replaced}
         now = time.monotonic()
         new = [node for node in sorted(there - known) if now - self._asked.get(node, -RETRY) >= RETRY]
         if new:
@@ -87,8 +90,11 @@ class Nodes:
             return (f"it runs matfl {who.get('matfl')} with config {who.get('hash')} and data {who.get('data')}: "
                     "install the server's matfl there")  # fmt: skip
         if client in self.clients:
-            _log.warning("matfl: node %d takes the place of node %d as client %d; give each node a partition-id of its "
-                         "own unless it was started anew", node, self.clients[client], client)  # fmt: skip
+            before = self.clients[client]
+            self._replaced[before] = node
+            self.refused[before] = (f"node {node} came later as client {client} too; give each node a partition-id of "
+                                    "its own, unless it was started anew")  # fmt: skip
+            _log.warning("matfl: node %d is no client: %s", before, self.refused[before])
         if isinstance(depth := content.get("depth"), MetricRecord):
             self.depth[client] = float(cast(float, depth["sum"])), int(cast(int, depth["count"]))
         (self.own_data.add if who.get("own-data") else self.own_data.discard)(client)
@@ -99,7 +105,9 @@ class Nodes:
 
     def forget(self, client: int) -> None:
         """Ask the client's node again: it said that it is another one."""
-        self._asked.pop(self.clients.pop(client, -1), None)
+        node = self.clients.pop(client, -1)
+        self._asked.pop(node, None)
+        self._replaced = {before: other for before, other in self._replaced.items() if other != node}
 
     def wait(self, grid: Grid, needed: int) -> None:
         """Look until `needed` clients are there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from matfl.config import RunConfig, override, preset
 from matfl.flower.arrays import DTYPES, Precision
@@ -154,7 +154,7 @@ class NodeSettings:
             raise TypeError(f"own-data={own!r}: expected true or false")
         if own and pair.domain.rendered:
             raise ValueError(f"own-data=true: {pair.name} is rendered; only folders of real data can be a client's own")
-        threads: Literal[1] | int = _whole(node_config, "threads") if "threads" in node_config else 1
+        threads = _whole(node_config, "threads") if "threads" in node_config else 1
         if threads < 1:
             raise ValueError(f"threads={threads}: must be at least 1")
         places = {name: str(node_config[_key(name)]) if node_config.get(_key(name)) else None

@@ -37,6 +37,7 @@ class ManyTask(Strategy):
         heads = {pair: Layout.of(build_head(server.config, pair)) for pair in dict.fromkeys(server.client_pairs)}
         self.wires = {pair: Wire(parts={"backbone": server.layout, "head": head}) for pair, head in heads.items()}
         self._exchange = Exchange(nodes=nodes)
+        self._asked: dict[int, Owner] = {}
         self._row: dict[str, Any] = {}
         self._seconds: dict[str, float] = {}
         self._metrics: list[tuple[Any, ...]] = []
