@@ -206,6 +206,25 @@ def test_a_federation_that_is_killed_goes_on_from_its_last_round(federate, alone
     assert not federate.grid.sent  # finished: no client is asked for anything
 
 
+def test_too_few_clients_in_a_later_round_end_the_federation_and_nothing_is_lost(federate, alone):
+    gone = []
+
+    def fault(kind, round, client, reply):
+        if (kind, round, client) == ("evaluate", 1, 2):  # the last message of the round
+            gone.extend(node for node, c in federate.grid.contexts.items() if c.node_config["partition-id"] in (1, 3))
+            for node in gone:
+                del federate.grid.contexts[node]
+        return [reply]
+
+    changes = {"method": "fedavg", "rounds": 2, "evaluate_every": 1}
+    keys = {"min-clients": 3}
+    expected = r"2 of at least 3 clients.*Missing: 1 \(outdoor/semseg\), 3 \(indoor/depth\).*min-clients"
+    with pytest.raises(TimeoutError, match=expected):
+        federate("few", fault=fault, keys=keys, **changes)
+    assert gone
+    assert contents(federate("few", keys=keys, **changes).path) == contents(alone(**changes).path)
+
+
 def test_a_federation_that_is_killed_can_be_finished_without_flower(federate, alone, cache, tmp_path):
     def dies(kind, round, client, reply):
         if (kind, round, client) == ("evaluate", 2, 0):
@@ -236,7 +255,7 @@ def test_half_precision_halves_the_bytes_and_hardly_moves_the_models(federate, a
                 way += float((tensor - start[name.split("/backbone.")[1]]).square().sum())
         assert gap < (1e-6 if "models" not in keys else 0.3) * way
     settings = Settings.of(app_config(tiny(), updates="fp16"))
-    assert settings.folder == f"{tiny().name}-fp16"
+    assert settings.folder == f"{tiny().name}-updates-fp16"
 
 
 def test_a_message_is_hardly_larger_than_the_numbers_in_it(federate):

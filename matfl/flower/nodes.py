@@ -131,7 +131,7 @@ class Nodes:
         refused = "".join(f" Node {node} was refused: {why}." for node, why in sorted(self.refused.items()))
         return (f"{len(self.clients)} of at least {needed} clients came within {self.settings.discovery_timeout:g} s."
                 f"{silent}{refused} Missing: {', '.join(missing)}. Start their nodes (in simulation: num-supernodes), "
-                "raise discovery-timeout, or lower min-clients-start")  # fmt: skip
+                "raise discovery-timeout, or lower min-clients-start (later: min-clients)")  # fmt: skip
 
     def depth_means(self) -> dict[str, float]:
         """`matfl.federation.depth_means` over the clients that are there: sums of float16 labels are exact."""

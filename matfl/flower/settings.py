@@ -25,7 +25,7 @@ class Settings:
     runs_dir: str = ""
     """The run store; default $MATFL_RUNS, else ./runs of the server's process: give an absolute path."""
     run_name: str = ""
-    """The run's folder in it; default the config's name, with '-fp16' added where numbers travel in fp16."""
+    """The run's folder in it; default the config's name, with '-updates-fp16' or '-models-fp16' where these are."""
     cache_dir: str = ""
     """Of the server, which needs only the backbone's start from it."""
     device: str = ""
@@ -78,8 +78,8 @@ class Settings:
     @property
     def folder(self) -> str:
         """The run's folder in the run store."""
-        exact = self.updates == self.models == "fp32"
-        return self.run_name or (self.config.name if exact else f"{self.config.name}-fp16")
+        rough = [f"-{name}-fp16" for name in ("updates", "models") if getattr(self, name) == "fp16"]
+        return self.run_name or "".join([self.config.name, *rough])
 
     @property
     def needed_at_start(self) -> int:
