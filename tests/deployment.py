@@ -1,4 +1,7 @@
-"""Flower's own programs on loopback for the tests: a folder of their own, bounded waits, nothing left running."""
+"""Flower's own programs on loopback for the tests: a folder of their own, bounded waits, nothing left running.
+
+Every wait is for a condition; its limit only ends a test that hangs, and is far above what a loaded machine needs.
+"""
 
 import contextlib
 import datetime
@@ -17,23 +20,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-__all__ = ["Deployment", "deployment", "free_port", "make_certificates", "make_key", "wait_for"]
+__all__ = ["Deployment", "deployment", "free_port", "make_certificates", "make_key"]
 
 REPOSITORY = Path(__file__).parents[1]
 APP = REPOSITORY / "flower_app"
+LIMIT = 1800.0
+"""Seconds after which a wait fails."""
 
 
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(0.5)
 
 
 class Deployment:
@@ -60,9 +58,10 @@ class Deployment:
         (self.home / "config.toml").write_text(text + "\n")
 
     def start(self, name: str, *command: object) -> subprocess.Popen:
-        """A program in the background; its output is in `log(name)`."""
+        """A program of Flower in the background, a patient one; its output is in `log(name)`."""
+        patient = [sys.executable, Path(__file__).with_name("patient.py"), *command]
         with open(self.folder / f"{name}.log", "ab") as log:
-            return subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, env=self.environment,
+            return subprocess.Popen([str(part) for part in patient], stdout=log, stderr=log, env=self.environment,
                                     stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.folder)  # fmt: skip
 
     def log(self, name: str) -> str:
@@ -71,9 +70,16 @@ class Deployment:
     def flwr(self, *arguments: object, check: bool = True) -> str:
         """What `flwr ...` prints."""
         done = subprocess.run(["flwr", *map(str, arguments)], env=self.environment, capture_output=True, text=True,
-                              timeout=120, cwd=self.folder, check=False)  # fmt: skip
+                              timeout=LIMIT, cwd=self.folder, check=False)  # fmt: skip
         assert done.returncode == 0 or not check, f"flwr {arguments}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def wait_for(self, condition: Callable[[], object], what: str, *, every: float = 0.5) -> None:
+        """Ask for the condition until it holds."""
+        deadline = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {LIMIT:g} s: {what}\n{self.why()}"
+            time.sleep(every)
 
     def superlink(self, *options: object) -> subprocess.Popen:
         """A SuperLink that listens."""
@@ -84,26 +90,31 @@ class Deployment:
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-        wait_for(listens, 90, "the SuperLink listens")
+        self.wait_for(listens, "the SuperLink listens")
         return process
 
-    def status(self) -> str:
-        """Of the latest run, as in 'finished:completed'."""
+    def latest(self) -> dict[str, str]:
+        """The latest run with its 'run-id' and 'status' (as in 'finished:completed'); empty when there is none."""
         listed = self.flwr("list", "--format", "json", check=False)
         with contextlib.suppress(ValueError, IndexError, KeyError):
-            return json.loads(listed[listed.index("{") :])["runs"][0]["status"]
-        return ""
+            return json.loads(listed[listed.index("{") :])["runs"][0]
+        return {}
 
-    def finish(self, seconds: float) -> str:
-        """The run's status once it has ended."""
+    def why(self) -> str:
+        """The end of what the server's process and the SuperLink said."""
+        said = self.flwr("log", self.latest().get("run-id", 0), "--show", check=False)
+        return f"{said[-5000:]}\n{self.log('superlink')[-2000:]}"
+
+    def complete(self) -> None:
+        """Wait until the latest run has ended, which it must have done well."""
         found = []
 
         def over() -> bool:
-            found.append(self.status())
+            found.append(self.latest().get("status", ""))
             return found[-1].startswith("finished")
 
-        wait_for(over, seconds, "the run ends")
-        return found[-1]
+        self.wait_for(over, "the run ends", every=3)
+        assert found[-1] == "finished:completed", f"{found[-1]}\n{self.why()}"
 
     def processes(self) -> list[int]:
         """Everything that runs with this deployment's $FLWR_HOME."""
