@@ -7,10 +7,11 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from matfl.config import preset as preset_config
 from matfl.studies.store import Arrays
 
 __all__ = ["STREAM_BUFFER", "ServerBench", "TrainBench"]
@@ -66,14 +67,15 @@ class ServerBench:
 class TrainBench:
     """Training throughput on this machine: `matfl.bench.train`."""
 
+    preset: str
     arguments: tuple[str, ...]
 
     kind = "bench-train"
     alone = True
 
     def spec(self) -> dict[str, Any]:
-        """The bench's arguments."""
-        return {"arguments": list(self.arguments)}
+        """What is trained, and the bench's arguments; the machine is part of the result."""
+        return {"config": asdict(preset_config(self.preset)), "arguments": list(self.arguments)}
 
     def units(self) -> list[str]:
         """All in one."""
@@ -86,7 +88,7 @@ class TrainBench:
 
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
             file = Path(folder) / "train.json"
-            main([*self.arguments, "--device", str(pick_device(device)), "--json", str(file)])
+            main(["--preset", self.preset, *self.arguments, "--device", str(pick_device(device)), "--json", str(file)])
             return json.loads(file.read_text()), {}
 
     def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:

@@ -39,10 +39,10 @@ def plan(preset: str, *, seeds: int = 0, methods: str = "", settings: str = "") 
         configs += tuple(override(config, precision="fp32") for config in configs if config.method == "single_task")
     if preset == "smoke":
         server = ServerBench(widths={8: (9, 18)}, naive=9, streamed=(18,))
-        train = TrainBench(arguments=("--preset", preset, "--images", "10", "--seconds", "0.2", "--repeats", "1"))
+        train = TrainBench(preset=preset, arguments=("--images", "10", "--seconds", "0.2", "--repeats", "1"))
     else:
         server = ServerBench(widths={16: (9, 18, 36, 72, 144, 288), 64: (18,)}, naive=72, streamed=(18, 72, 288))
-        train = TrainBench(arguments=("--preset", preset, "--seconds", "2", "--repeats", "2"))
+        train = TrainBench(preset=preset, arguments=("--seconds", "2", "--repeats", "2"))
     return Plan(configs=configs, jobs=(server, train))
 
 
