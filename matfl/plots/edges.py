@@ -47,5 +47,5 @@ def precision_recall(
     ax.plot(curve.recall_T[curve.best], curve.precision_T[curve.best], marker=marker(pair) if pair else "o",
             color=line.get_color())  # fmt: skip
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision")
-    ax.legend(loc="lower left")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)
     return ax
