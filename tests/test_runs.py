@@ -264,8 +264,10 @@ def test_a_ray_cluster_gives_the_same_numbers(tmp_path, cache, monkeypatch):
 
 @pytest.mark.slow
 def test_an_interrupted_call_goes_on(tmp_path, cache):
-    code = (f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import tiny\n"
+    # A test run in the background of a shell inherits that interrupts are ignored.
+    code = (f"import signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import tiny\n"
             "from matfl.runs import load_or_run\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "load_or_run([tiny(seed=s, rounds=30) for s in range(3)], runs_dir=sys.argv[1], cache_dir=sys.argv[2],"
             " jobs=2, device='cpu')")  # fmt: skip
     process = subprocess.Popen([sys.executable, "-c", code, tmp_path, cache], stderr=subprocess.PIPE, text=True,
