@@ -161,20 +161,37 @@ def normalise(notebook: Path, *, keep_parameters: bool = True) -> None:
     nbformat.write(content, notebook)
 
 
-def _execute(study: str, parameters: Mapping[str, object], out: Path) -> str:
-    """Run one notebook into `out`; the error's text, or ''."""
+def _execute(study: str, notebook: Path, parameters: Mapping[str, object], out: Path) -> tuple[str, float]:
+    """Run one notebook into `out`; the error's text, or '', and the seconds it took."""
     import papermill
 
+    began = time.monotonic()
     target = out / f"{study}.ipynb"
     (out / f"{study}.json").unlink(missing_ok=True)
     try:
-        papermill.execute_notebook(str(notebooks_folder() / f"{study}.ipynb"), str(target), dict(parameters),
+        papermill.execute_notebook(str(notebook), str(target), dict(parameters),
                                    kernel_name="python3", progress_bar=False,
                                    extra_arguments=["--log-level=ERROR"])  # fmt: skip
     except papermill.exceptions.PapermillExecutionError as error:
-        return f"{error.ename}: {error.evalue} (cell {error.exec_count} of {target})"
+        return f"{error.ename}: {error.evalue} (cell {error.exec_count} of {target})", time.monotonic() - began
     normalise(target)
-    return ""
+    return "", time.monotonic() - began
+
+
+def _execute_all(
+    typed: Mapping[str, Mapping[str, object]], out: Path, jobs: int | None
+) -> Iterator[tuple[str, str, float]]:
+    """Run the notebooks in processes of their own, `jobs` at a time: (study, error or '', seconds) as they end."""
+    from concurrent.futures import as_completed
+
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    workers = min(len(typed), jobs or os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers) as pool:
+        waiting = {pool.submit(_execute, study, notebooks_folder() / f"{study}.ipynb", parameters, out): study
+                   for study, parameters in typed.items()}  # fmt: skip
+        for done in as_completed(waiting):
+            yield waiting[done], *done.result()
 
 
 def _recorded_seconds(runs: Sequence[Run], records: Sequence[Record]) -> float:
@@ -253,17 +270,18 @@ def reproduce(
         records = collect_records(union, runs_dir=store, fresh=fresh, jobs=jobs, backend=backend, device=device)
         _export(union, runs, records, folder / "runs")
         computed = {record.path.name: record for record in records}
-        outcomes = []
-        for number, study in enumerate(chosen, 1):
-            print(f"[{number}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
-            started = time.monotonic()
-            error = _execute(study, typed[study], folder)
-            used = [runs[config] for config in dict.fromkeys(plans[study].configs)]
-            seconds = _recorded_seconds(used, [computed[job_name(job)] for job in plans[study].jobs])
-            outcomes.append(Outcome(
-                study=study, error=error, seconds=time.monotonic() - started, compute_seconds=seconds,
-                claims=() if error else tuple(read_claims(folder, study)),
-            ))  # fmt: skip
+        drawn = {}
+        for study, error, seconds in _execute_all(typed, folder, jobs):
+            drawn[study] = error, seconds
+            print(f"[{len(drawn)}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
+    outcomes = []
+    for study in chosen:
+        error, seconds = drawn[study]
+        used = [runs[config] for config in dict.fromkeys(plans[study].configs)]
+        outcomes.append(Outcome(
+            study=study, error=error, seconds=seconds, claims=() if error else tuple(read_claims(folder, study)),
+            compute_seconds=_recorded_seconds(used, [computed[job_name(job)] for job in plans[study].jobs]),
+        ))  # fmt: skip
     if chosen == tuple(STUDIES) and not parameters:
         _prune(union, folder / "runs")
     if update_notebooks:
