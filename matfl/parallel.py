@@ -17,7 +17,7 @@ from matfl.store import RunError, read_state
 if TYPE_CHECKING:
     from matfl.aggregation import Method
 
-__all__ = ["describe", "train_all"]
+__all__ = ["describe", "register_backend", "train_all"]
 
 
 def describe(config: RunConfig) -> str:
@@ -40,6 +40,16 @@ def _cost(config: RunConfig) -> float:
         * size**2
         * (config.width * (config.width + 16))
     )
+
+
+def register_backend(backend: str) -> None:
+    """Make joblib know 'ray'; it knows 'loky'. ImportError where Ray is not installed."""
+    if backend == "ray":
+        try:
+            from ray.util.joblib import register_ray
+        except ImportError:
+            raise ImportError("backend='ray' needs Ray: pip install 'matfl[ray]', or use backend='loky'") from None
+        register_ray()
 
 
 def train_all(
@@ -104,12 +114,10 @@ def _results(
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    if backend == "ray":
-        try:
-            from ray.util.joblib import register_ray
-        except ImportError:
-            raise RunError("backend='ray' needs Ray: pip install 'matfl[ray]', or use backend='loky'") from None
-        register_ray()
+    try:
+        register_backend(backend)
+    except ImportError as error:
+        raise RunError(str(error)) from None
     limits = {"inner_max_num_threads": 1} if backend == "loky" else {}
     shared = {**options, "parent": os.getpid()}
     try:

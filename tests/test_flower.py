@@ -188,12 +188,14 @@ def test_a_model_nobody_could_evaluate_is_noted(federate):
     assert run.metrics[run.metrics["kind"] == "global"]["task"].unique().tolist() == ["depth"]
 
 
-def test_a_federation_that_is_killed_goes_on_from_its_last_round(federate, alone):
-    def dies(kind, round, client, reply):
-        if (kind, round, client) == ("evaluate", 2, 0):
-            raise KeyboardInterrupt
-        return [reply]
+def dies(kind, round, client, reply):
+    """The server ends before the second round's last message."""
+    if (kind, round, client) == ("evaluate", 2, 0):
+        raise KeyboardInterrupt
+    return [reply]
 
+
+def test_a_federation_that_is_killed_goes_on_from_its_last_round(federate, alone):
     changes = {"method": "fedavg", "rounds": 2, "evaluate_every": 1}
     with pytest.raises(KeyboardInterrupt):
         federate("same", fault=dies, **changes)
@@ -226,11 +228,6 @@ def test_too_few_clients_in_a_later_round_end_the_federation_and_nothing_is_lost
 
 
 def test_a_federation_that_is_killed_can_be_finished_without_flower(federate, alone, cache, tmp_path):
-    def dies(kind, round, client, reply):
-        if (kind, round, client) == ("evaluate", 2, 0):
-            raise KeyboardInterrupt
-        return [reply]
-
     changes = {"method": "fedavg", "rounds": 2, "evaluate_every": 1}
     with pytest.raises(KeyboardInterrupt):
         federate("local", fault=dies, **changes)

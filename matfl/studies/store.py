@@ -20,6 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from matfl.parallel import register_backend
+
 __all__ = ["Job", "Record", "job_name", "load_or_compute", "read_record", "replace_file", "write_json", "write_record"]
 
 Arrays = dict[str, NDArray[Any]]
@@ -148,17 +150,6 @@ def _finish(job: Job, folder: Path, provenance: dict[str, Any]) -> Record:
     return record
 
 
-def _registered(backend: str) -> str:
-    """The joblib backend's name, once joblib knows it."""
-    if backend == "ray":
-        try:
-            from ray.util.joblib import register_ray
-        except ImportError:
-            raise ImportError("backend='ray' needs Ray: pip install 'matfl[ray]', or use backend='loky'") from None
-        register_ray()
-    return backend
-
-
 def _progress(results: Iterable[None], total: int, title: str) -> Iterator[None]:
     """Pass results on; a bar on a terminal, else a line for every tenth of them."""
     from tqdm import tqdm
@@ -207,7 +198,8 @@ def load_or_compute(
     if missing:
         tasks = [(job, unit, runs_dir / name) for name, job in missing.items() for unit in job.units()]
         together = [task for task in tasks if not task[0].alone]
-        parallel = Parallel(n_jobs=jobs or os.cpu_count() or 1, backend=_registered(backend),
+        register_backend(backend)
+        parallel = Parallel(n_jobs=jobs or os.cpu_count() or 1, backend=backend,
                             return_as="generator_unordered" if backend == "loky" else "list")  # fmt: skip
         calls = (delayed(_unit)(job, unit, folder, device) for job, unit, folder in together)
         kinds = ", ".join(sorted({job.kind for job, *_ in together}))
