@@ -2,6 +2,6 @@
 
 import sys
 
-from matfl.cli import main
+from matfl.cli.main import main
 
 sys.exit(main())

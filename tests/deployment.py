@@ -43,34 +43,55 @@ class Deployment:
         self.home.mkdir()
         binaries = Path(sys.executable).parent
         self.environment = {
-            **os.environ, "FLWR_HOME": str(self.home), "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-            "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_USAGE_STATS_ENABLED": "0",
-            "OMP_NUM_THREADS": "1", "MATFL_CACHE": str(folder / "cache"), "COLUMNS": "200",
+            **os.environ,
+            "FLWR_HOME": str(self.home),
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "OMP_NUM_THREADS": "1",
+            "MATFL_CACHE": str(folder / "cache"),
+            "COLUMNS": "200",
             "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
-        }  # fmt: skip
+        }
 
     def connect(self, **keys: object) -> None:
         """Write Flower's own config, which names the SuperLink."""
         lines = [f"{name} = {json.dumps(value)}" for name, value in keys.items()]
-        text = "\n".join(['[superlink]', 'default = "test"', "", "[superlink.test]",
-                          f'address = "127.0.0.1:{self.port}"', *lines])  # fmt: skip
+        text = "\n".join(
+            ["[superlink]", 'default = "test"', "", "[superlink.test]", f'address = "127.0.0.1:{self.port}"', *lines]
+        )
         (self.home / "config.toml").write_text(text + "\n")
 
     def start(self, name: str, *command: object) -> subprocess.Popen:
         """A program of Flower in the background, a patient one; its output is in `log(name)`."""
         patient = [sys.executable, Path(__file__).with_name("patient.py"), *command]
         with open(self.folder / f"{name}.log", "ab") as log:
-            return subprocess.Popen([str(part) for part in patient], stdout=log, stderr=log, env=self.environment,
-                                    stdin=subprocess.DEVNULL, start_new_session=True, cwd=self.folder)  # fmt: skip
+            return subprocess.Popen(
+                [str(part) for part in patient],
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd=self.folder,
+            )
 
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
     def flwr(self, *arguments: object, check: bool = True) -> str:
         """What `flwr ...` prints."""
-        done = subprocess.run(["flwr", *map(str, arguments)], env=self.environment, capture_output=True, text=True,
-                              timeout=LIMIT, cwd=self.folder, check=False)  # fmt: skip
+        done = subprocess.run(
+            ["flwr", *map(str, arguments)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            cwd=self.folder,
+            check=False,
+        )
         assert done.returncode == 0 or not check, f"flwr {arguments}: {done.stdout}{done.stderr}"
         return done.stdout
 
@@ -169,10 +190,12 @@ def deployment(folder: Path) -> Iterator[Deployment]:
 def make_key(folder: Path, name: str) -> Path:
     """An ECDSA key pair as `ssh-keygen -t ecdsa -b 384` makes it: `name` and `name.pub`."""
     key = ec.generate_private_key(ec.SECP384R1())
-    (folder / name).write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH,
-                                                  serialization.NoEncryption()))  # fmt: skip
-    (folder / f"{name}.pub").write_bytes(key.public_key().public_bytes(serialization.Encoding.OpenSSH,
-                                                                      serialization.PublicFormat.OpenSSH))  # fmt: skip
+    (folder / name).write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+    )
+    (folder / f"{name}.pub").write_bytes(
+        key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    )
     return folder / name
 
 
@@ -184,23 +207,38 @@ def make_certificates(folder: Path) -> None:
     for name, key in keys.items():
         subject = issuer if name == "ca" else x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
         builder = (
-            x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-            .serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=1))
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=name == "ca", path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(keys["ca"].public_key()), critical=False)
-        )  # fmt: skip
+        )
         if name == "server":
             names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         else:
-            usage = x509.KeyUsage(digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
-                                  key_encipherment=False, data_encipherment=False, key_agreement=False,
-                                  encipher_only=False, decipher_only=False)  # fmt: skip
+            usage = x509.KeyUsage(
+                digital_signature=True,
+                key_cert_sign=True,
+                crl_sign=True,
+                content_commitment=False,
+                key_encipherment=False,
+                data_encipherment=False,
+                key_agreement=False,
+                encipher_only=False,
+                decipher_only=False,
+            )
             builder = builder.add_extension(usage, critical=True)
         signed = builder.sign(keys["ca"], hashes.SHA384())
         path = folder / ("ca.crt" if name == "ca" else "server.pem")
         path.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    (folder / "server.key").write_bytes(keys["server"].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))  # fmt: skip
+    (folder / "server.key").write_bytes(
+        keys["server"].private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )

@@ -38,9 +38,14 @@ class InProcessGrid(Grid):
     """
 
     def __init__(
-        self, app: Callable[[Message, Context], Message], run_config: dict[str, Any], nodes: Iterable[dict[str, Any]],
-        *, fault: Callable[..., list[Message]] | None = None, order: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        app: Callable[[Message, Context], Message],
+        run_config: dict[str, Any],
+        nodes: Iterable[dict[str, Any]],
+        *,
+        fault: Callable[..., list[Message]] | None = None,
+        order: int = 0,
+    ) -> None:
         # Outside of Flower's own processes nothing says which run messages belong to.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, SERVER, 1
         self.app, self.random = app, random.Random(order)

@@ -33,8 +33,16 @@ def anno(things: list[tuple[int, np.ndarray, list[tuple[str, np.ndarray]]]]) -> 
     rows = []
     for category, mask, parts in things:
         listed = [struct(part_name=name, mask=part) for name, part in parts]
-        rows.append(struct(**{"class": "thing", "class_ind": float(category), "mask": mask,
-                              "parts": np.concatenate(listed, 1) if listed else np.zeros((0, 0))}))  # fmt: skip
+        rows.append(
+            struct(
+                **{
+                    "class": "thing",
+                    "class_ind": float(category),
+                    "mask": mask,
+                    "parts": np.concatenate(listed, 1) if listed else np.zeros((0, 0)),
+                }
+            )
+        )
     return struct(imname="x", objects=np.concatenate(rows, 1) if rows else np.zeros((0, 0)))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from matfl.config import RunConfig
-from matfl.tasks import TASKS, pairs
+from matfl.config.run_config import RunConfig
+from matfl.tasks.task import TASKS, pairs
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,10 @@ def fake_run(config: RunConfig, better: float = 0.0, **options: Any) -> FakeRun:
     last = scores(config, better, shift)
     first = scores(config, better - 30, shift)
     size = 1000 * config.num_clients
-    rounds = [{"round": r + 1, "seconds": {"train": 1.0, "mix": 0.1, "evaluate": 0.2},
-               "bytes_up": size, "bytes_down": size} for r in range(config.rounds)]  # fmt: skip
+    rounds = [
+        {"round": r + 1, "seconds": {"train": 1.0, "mix": 0.1, "evaluate": 0.2}, "bytes_up": size, "bytes_down": size}
+        for r in range(config.rounds)
+    ]
     return FakeRun(
         config=config,
         metrics=metrics(config, {1: first, config.rounds: last}, config.clients_per_task),

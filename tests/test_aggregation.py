@@ -6,9 +6,9 @@ import naive
 import pytest
 import torch
 
-from matfl.aggregation import METHODS, Method, Mixing, Models, method, mix, register, screen
-from matfl.config import RunConfig
-from matfl.updates import ClientUpdate, Layout, Updates, save_update
+from matfl.config.run_config import RunConfig
+from matfl.server.aggregation import METHODS, Method, Mixing, Models, method, mix, register, screen
+from matfl.server.updates import ClientUpdate, Layout, Updates, save_update
 
 SHAPES = {"stem": (4, 3), "conv1": (5, 4), "norm.mean": (6,), "norm.var": (6,), "conv2": (3, 7), "count": ()}
 PARAMETERS = ("stem", "conv1", "conv2")
@@ -32,8 +32,10 @@ def round_of(tasks, seed=0, scale=1.0):
     models = Models.start(LAYOUT, state(generator), owners, heads)
     replies = []
     for client, task in enumerate(tasks):
-        local = {n: t + scale * torch.randn(t.shape, generator=generator) if t.is_floating_point() else t
-                 for n, t in models.backbone(task).items()}  # fmt: skip
+        local = {
+            n: t + scale * torch.randn(t.shape, generator=generator) if t.is_floating_point() else t
+            for n, t in models.backbone(task).items()
+        }
         head = {"weight": torch.rand(2, 2, generator=generator), "count": torch.tensor(9)}
         local |= {n: torch.rand(6, generator=generator) for n in LAYOUT.buffers}
         start_P = models.theta_CP[owners.index(task)]
@@ -67,8 +69,17 @@ def client_models(models, n):
 
 
 def test_registry_lists_the_methods_in_order_with_their_sources():
-    assert list(METHODS)[:9] == ["local", "single_task", "fedavg", "fedprox", "matfl", "matfl_uniform",
-                                 "similarity_only", "clustered", "soft_grouping"]  # fmt: skip
+    assert list(METHODS)[:9] == [
+        "local",
+        "single_task",
+        "fedavg",
+        "fedprox",
+        "matfl",
+        "matfl_uniform",
+        "similarity_only",
+        "clustered",
+        "soft_grouping",
+    ]
     for name, entry in METHODS.items():
         assert entry.name == name
         assert entry.title
@@ -110,8 +121,9 @@ def test_permuting_clients_permutes_the_weights_and_leaves_the_models(name):
     assert shuffled.clients == tuple(order)
     if name == "local":
         models = client_models(models, 8)
-    other = replace(models, theta_CP=models.theta_CP.clone(), buffers_CB=models.buffers_CB.clone(),
-                    heads=dict(models.heads))  # fmt: skip
+    other = replace(
+        models, theta_CP=models.theta_CP.clone(), buffers_CB=models.buffers_CB.clone(), heads=dict(models.heads)
+    )
     config = replace(CONFIG, k=3, clusters=3)
     a = apply(name, models, updates, tasks, config).weights_NN
     b = apply(name, other, shuffled, shuffled_tasks, config).weights_NN
@@ -177,8 +189,9 @@ def test_clusters_agree_with_scikit_learn():
     for seed in range(5):
         tasks = ["a"] * 12
         _, updates = round_of(tasks, seed)
-        flat = torch.cat([updates.updates_NP[:, s.start : s.stop]
-                          for s in (LAYOUT.parameters[name] for name in LAYOUT.voting)], 1)  # fmt: skip
+        flat = torch.cat(
+            [updates.updates_NP[:, s.start : s.stop] for s in (LAYOUT.parameters[name] for name in LAYOUT.voting)], 1
+        )
         labels = AgglomerativeClustering(4, metric="cosine", linkage="average").fit_predict(flat.numpy())
         found = METHODS["clustered"].mix(updates, tasks, replace(CONFIG, clusters=4)).weights_NN > 0
         assert torch.equal(found, torch.tensor(labels[:, None] == labels))
@@ -196,8 +209,9 @@ def test_as_many_clusters_as_clients_and_equal_updates_still_give_exactly_that_m
 def test_soft_grouping_weighs_by_cosine_above_the_threshold():
     tasks = ["a"] * 7
     _, updates = round_of(tasks)
-    flat = torch.cat([updates.updates_NP[:, s.start : s.stop]
-                      for s in (LAYOUT.parameters[name] for name in LAYOUT.voting)], 1)  # fmt: skip
+    flat = torch.cat(
+        [updates.updates_NP[:, s.start : s.stop] for s in (LAYOUT.parameters[name] for name in LAYOUT.voting)], 1
+    )
     cosine = torch.cosine_similarity(flat[:, None], flat[None], dim=2)
     for threshold in (-1.0, 0.0, 0.2, 0.99):
         kept = torch.where(cosine >= threshold, cosine, 0).clamp(min=0)
@@ -250,8 +264,9 @@ def test_heads_are_averaged_over_a_tasks_clients():
     tasks = [*"aab"]
     models, updates = round_of(tasks)
     apply("fedavg", models, updates, tasks)
-    torch.testing.assert_close(models.heads["a"]["weight"],
-                               (updates.heads[0]["weight"] + updates.heads[1]["weight"]) / 2)  # fmt: skip
+    torch.testing.assert_close(
+        models.heads["a"]["weight"], (updates.heads[0]["weight"] + updates.heads[1]["weight"]) / 2
+    )
     torch.testing.assert_close(models.heads["b"]["weight"], updates.heads[2]["weight"])
     assert models.heads["a"]["count"] == 1
 
@@ -322,7 +337,7 @@ def test_a_round_without_replies_changes_nothing(name):
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "local"])
 def test_streamed_updates_give_the_models_of_updates_in_memory(name, tmp_path, monkeypatch):
     """Not to the bit: the pieces in which columns come change the order of sums."""
-    monkeypatch.setattr("matfl.files._WINDOW", 5)
+    monkeypatch.setattr("matfl.server.files._WINDOW", 5)
     tasks = [*"abcabca"]
     a, updates = round_of(tasks)
     b, _ = round_of(tasks)
@@ -330,8 +345,11 @@ def test_streamed_updates_give_the_models_of_updates_in_memory(name, tmp_path, m
     for row, client in enumerate(updates.clients):
         local = LAYOUT.unflatten(updates.updates_NP[row], updates.buffers_NB[row])
         files[client] = tmp_path / str(client)
-        save_update(files[client], LAYOUT, ClientUpdate(client=client, state=local, start_P=torch.zeros(LAYOUT.P),
-                                                        head=updates.heads[row]))  # fmt: skip
+        save_update(
+            files[client],
+            LAYOUT,
+            ClientUpdate(client=client, state=local, start_P=torch.zeros(LAYOUT.P), head=updates.heads[row]),
+        )
     streamed, dropped = screen(Updates.stream(LAYOUT, files, memory=1))
     assert dropped == {}
     x, y = apply(name, a, updates, tasks), apply(name, b, streamed, tasks)
@@ -411,7 +429,7 @@ def test_screening_keeps_healthy_clients_without_a_copy():
 
 
 def test_screening_of_files_names_what_cannot_be_read_or_is_not_finite(tmp_path, monkeypatch):
-    monkeypatch.setattr("matfl.files._WINDOW", 5)
+    monkeypatch.setattr("matfl.server.files._WINDOW", 5)
     _, updates = round_of([*"abc"])
     updates.updates_NP[2, LAYOUT.parameters["conv2"].start] = torch.inf
     files = {client: tmp_path / str(client) for client in range(3)}

@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from matfl.augment import RULES, Warp, augment, draw, normalise, warp
+from matfl.data.augment import RULES, Warp, augment, draw, normalise, warp
 from matfl.scenes import render
-from matfl.tasks import IGNORE, pair, pairs
+from matfl.tasks.task import IGNORE, pair, pairs
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 NAMES = [p.name for p in pairs("scenes9")]
@@ -82,8 +82,11 @@ def reference(name, image, target, flip, angle, scale, aspect):
 @pytest.mark.parametrize("name", NAMES)
 def test_agrees_with_the_per_sample_reference(name, aspect):
     p, images, target = batch(name)
-    numbers = Warp(torch.tensor([0.0, 1, 0, 1, 0, 1]), torch.tensor([0.0, 0.0, 0.3, -0.2, 0.1, 0.35]),
-                   torch.tensor([1.0, 1.2, 0.75, 1.25, 1.5, 0.9]))  # fmt: skip
+    numbers = Warp(
+        torch.tensor([0.0, 1, 0, 1, 0, 1]),
+        torch.tensor([0.0, 0.0, 0.3, -0.2, 0.1, 0.35]),
+        torch.tensor([1.0, 1.2, 0.75, 1.25, 1.5, 0.9]),
+    )
     own = images.shape[2] / images.shape[3]
     aspects = [own] * 6 if aspect is None else [own, 0.75, 1.5, 1.0, 0.66, 1.33]
     pictures, warped = warp(images, target, p, numbers, aspect=None if aspect is None else torch.tensor(aspects))

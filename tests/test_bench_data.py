@@ -83,8 +83,24 @@ def test_save(tmp_path):
 
 def test_data(tmp_path, capsys):
     path = tmp_path / "record.json"
-    options = ["--size", "32", "--images", "2", "--batch", "2", "--fill", "2", "--files", "2", "--seconds", "0",
-               "--repeats", "1", "--device", "cpu"]  # fmt: skip
+    options = [
+        "--size",
+        "32",
+        "--images",
+        "2",
+        "--batch",
+        "2",
+        "--fill",
+        "2",
+        "--files",
+        "2",
+        "--seconds",
+        "0",
+        "--repeats",
+        "1",
+        "--device",
+        "cpu",
+    ]
     assert data.main([*options, "--json", str(path)]) == 0
     record = json.loads(path.read_text())
     assert list(record["parts"]) == list(data.PARTS)
@@ -100,11 +116,14 @@ def test_data(tmp_path, capsys):
     assert str(tmp_path) not in json.dumps(record)
 
 
-@pytest.mark.parametrize("argv, message", [
-    (["reading"], "unknown part 'reading': choose from render, fill, augment, read"),
-    (["--batch", "0"], "--batch: must be at least 1"),
-    (["--size", "big"], "invalid int value"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["reading"], "unknown part 'reading': choose from render, fill, augment, read"),
+        (["--batch", "0"], "--batch: must be at least 1"),
+        (["--size", "big"], "invalid int value"),
+    ],
+)
 def test_wrong_arguments(argv, message, capsys):
     with pytest.raises(SystemExit) as caught:
         data.main(argv)

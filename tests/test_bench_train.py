@@ -8,9 +8,9 @@ import torch
 
 from matfl.bench import train
 from matfl.bench.loops import LOOPS, Pictures, _PlainModel, arrays
-from matfl.config import override, smoke
-from matfl.models import build
-from matfl.tasks import IGNORE, pair, pairs
+from matfl.config.run_config import override, smoke
+from matfl.models.network import build
+from matfl.tasks.task import IGNORE, pair, pairs
 
 CONFIG = override(smoke(), start="random", width=4, head_channels=8, size=32, batch_size=4)
 TASKS = [p.name for p in pairs("scenes9") if p.domain.name == "outdoor"] + ["indoor/depth"]
@@ -54,8 +54,9 @@ def test_pictures_keep_the_conventions_of_their_task(name):
 
 
 def test_a_turn_is_timed_in_one_process():
-    done, seconds, cpu = train._work("matfl", override(CONFIG, tasks="outdoor/sal,indoor/edge", k=1, clusters=1), "cpu",
-                                     6, 0.0, 1, False)  # fmt: skip
+    done, seconds, cpu = train._work(
+        "matfl", override(CONFIG, tasks="outdoor/sal,indoor/edge", k=1, clusters=1), "cpu", 6, 0.0, 1, False
+    )
     assert done == 2 * 6
     assert seconds > 0
     assert cpu > 0
@@ -63,9 +64,14 @@ def test_a_turn_is_timed_in_one_process():
 
 def test_the_record_has_every_loop_and_the_ratios(tmp_path, monkeypatch, capsys):
     speeds = {"plain": 50.0, "matfl": 100.0, "floor": 125.0}
-    monkeypatch.setattr(train, "measure", lambda config, **options: {
-        loop: train.Measurement(images_per_second=speed, images_per_cpu_second=speed / 2, processes=2, threads=1)
-        for loop, speed in speeds.items()})  # fmt: skip
+    monkeypatch.setattr(
+        train,
+        "measure",
+        lambda config, **options: {
+            loop: train.Measurement(images_per_second=speed, images_per_cpu_second=speed / 2, processes=2, threads=1)
+            for loop, speed in speeds.items()
+        },
+    )
     file = tmp_path / "train.json"
     argv = ["--preset", "smoke", "--device", "cpu", "--tasks", "outdoor/sal", "--json", str(file)]
     assert train.main(argv) == 0

@@ -14,10 +14,13 @@ import pytest
 from PIL import Image
 from tiny import contents, tiny
 
-from matfl import cli, federation, predict, report, store
-from matfl.config import PRESETS, load_toml, preset
-from matfl.runs import Run
-from matfl.tasks import pair, pairs
+from matfl.cli import main as cli
+from matfl.cli import report
+from matfl.config.run_config import PRESETS, load_toml, preset
+from matfl.runs import engine as federation
+from matfl.runs import predict, store
+from matfl.runs.run import Run
+from matfl.tasks.task import pair, pairs
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +63,21 @@ def toml(tmp_path):
     return path
 
 
-COMMANDS = ["", "run", "resume", "runs", "show", "methods", "config", "data", "data make", "data check", "data fetch",
-            "reproduce", "predict"]  # fmt: skip
+COMMANDS = [
+    "",
+    "run",
+    "resume",
+    "runs",
+    "show",
+    "methods",
+    "config",
+    "data",
+    "data make",
+    "data check",
+    "data fetch",
+    "reproduce",
+    "predict",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -73,8 +89,10 @@ def test_every_command_has_help(matfl, command):
 
 
 def test_help_does_not_wait_for_torch():
-    code = "import sys\nfrom matfl import cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n" \
-           "print('torch' in sys.modules)"  # fmt: skip
+    code = (
+        "import sys\nfrom matfl.cli import main as cli\ntry:\n    cli.main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")
     for command in ("run", "resume", "runs", "show", "methods", "config", "data", "reproduce", "predict"):
@@ -122,7 +140,7 @@ def test_failures_exit_with_1_and_debug_shows_where(matfl, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("out of luck")
 
-    monkeypatch.setattr("matfl.runs.list_runs", broken)
+    monkeypatch.setattr("matfl.runs.run.list_runs", broken)
     assert matfl("runs") == (1, "", "matfl: error: RuntimeError: out of luck (MATFL_DEBUG=1 shows where)\n")
     monkeypatch.setenv("MATFL_DEBUG", "1")
     with pytest.raises(RuntimeError, match="out of luck"):
@@ -224,13 +242,13 @@ def test_the_config_printed_is_the_config_read(matfl, tmp_path):
 
 
 def test_methods(matfl):
-    from matfl.aggregation import METHODS
+    from matfl.server.aggregation import METHODS
 
     _, out, _ = matfl("methods")
     assert [line.split()[0] for line in out.splitlines()] == list(METHODS)
 
 
-SIGNALLED = "import sys; from matfl.cli import main; sys.exit(main(sys.argv[1:]))"
+SIGNALLED = "import sys; from matfl.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.slow
@@ -239,8 +257,10 @@ def test_an_interrupted_run_resumes_as_if_it_never_was(matfl, toml, tmp_path, ca
     config = tiny(preset="smoke", rounds=40)
     process = subprocess.Popen(
         [sys.executable, "-c", SIGNALLED, "run", toml, "-p", "rounds=40", "--device", "cpu"],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert process.stderr.readline().startswith("round 1/40")
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "\n"
@@ -266,8 +286,9 @@ def test_predictions_are_pictures_of_the_images_size(matfl, run, tmp_path):
     code, out, _ = matfl("predict", run.path, "a.png", "b.png", "--out", "pictures", "--device", "cpu")
     assert code == 0
     paths = [Path(line) for line in out.splitlines()]
-    assert {path.name for path in paths} == {f"{image}-{task}.png" for image in "ab"
-                                             for task in ("outdoor-semseg", "indoor-depth")}  # fmt: skip
+    assert {path.name for path in paths} == {
+        f"{image}-{task}.png" for image in "ab" for task in ("outdoor-semseg", "indoor-depth")
+    }
     for path in paths:
         picture = Image.open(path)
         assert picture.size == ((40, 24) if path.name.startswith("a") else (17, 51))
@@ -278,9 +299,9 @@ def test_predictions_are_pictures_of_the_images_size(matfl, run, tmp_path):
 
 def test_a_prediction_of_a_training_picture_is_what_evaluation_sees(run, cache, tmp_path):
     """The same picture, through a file and the network, gives the classes that the meter counted."""
-    from matfl.augment import normalise
-    from matfl.models import build
-    from matfl.server import models_of
+    from matfl.data.augment import normalise
+    from matfl.models.network import build
+    from matfl.server.server import models_of
 
     splits = federation.load_splits(run.config, cache_dir=cache)
     images, _ = splits["outdoor"]["val"].tensors("semseg", [0])

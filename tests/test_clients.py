@@ -8,15 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from matfl import clients
-from matfl.augment import augment, normalise
-from matfl.clients import evaluate, learning_rate, loss_weight, resolve_precision, train
-from matfl.config import override, preset, smoke
+from matfl.client import training as clients
+from matfl.client.training import evaluate, learning_rate, loss_weight, resolve_precision, train
+from matfl.config.run_config import override, preset, smoke
+from matfl.core.streams import derive, stream
+from matfl.data.augment import augment, normalise
 from matfl.data.split import Split
-from matfl.metrics import meter
-from matfl.models import build
-from matfl.streams import derive, stream
-from matfl.tasks import DOMAINS, pair, pairs
+from matfl.models.network import build
+from matfl.tasks.meters import meter
+from matfl.tasks.task import DOMAINS, pair, pairs
 
 CONFIG = override(smoke(), start="random", width=4, head_channels=8, size=32, local_epochs=2, batch_size=4)
 SEMSEG = pair("outdoor/semseg")
@@ -53,8 +53,13 @@ def plain_loop(config, p, round, client, mu=0.0, n=9):
     model = build(config, p).train()
     images, targets = data(p, n, config.size)
     start = [parameter.detach().clone() for parameter in model.parameters()]
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr * config.lr_decay**round,
-                                 weight_decay=config.weight_decay, amsgrad=True, fused=False)  # fmt: skip
+    optimizer = torch.optim.Adam(
+        model.parameters(),
+        lr=config.lr * config.lr_decay**round,
+        weight_decay=config.weight_decay,
+        amsgrad=True,
+        fused=False,
+    )
     generator = stream(config.seed, "train", round, client)
     losses = []
     torch.manual_seed(derive(config.seed, "dropout", round, client))
@@ -74,8 +79,9 @@ def plain_loop(config, p, round, client, mu=0.0, n=9):
 
 
 @pytest.mark.parametrize("mu", [0.0, 0.5])
-@pytest.mark.parametrize("name", ["outdoor/semseg", "outdoor/human_parts", "outdoor/sal", "indoor/normals",
-                                  "indoor/edge", "indoor/depth"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name", ["outdoor/semseg", "outdoor/human_parts", "outdoor/sal", "indoor/normals", "indoor/edge", "indoor/depth"]
+)
 def test_training_is_the_plain_loop(name, mu):
     p = pair(name)
     config = override(CONFIG, local_epochs=1, lr=1e-3)
@@ -245,8 +251,13 @@ class Photographs:
 
 
 def split(domain, n, natives=None):
-    return Split(domain=DOMAINS[domain], ids=tuple(map(str, range(n))), images=data(n=n)[0].numpy(), natives=natives,
-                 labels={t: labels(pair(f"{domain}/{t}"), n, 32, 32, 5) for t in DOMAINS[domain].channels})  # fmt: skip
+    return Split(
+        domain=DOMAINS[domain],
+        ids=tuple(map(str, range(n))),
+        images=data(n=n)[0].numpy(),
+        natives=natives,
+        labels={t: labels(pair(f"{domain}/{t}"), n, 32, 32, 5) for t in DOMAINS[domain].channels},
+    )
 
 
 @pytest.mark.parametrize("name", [p.name for p in pairs("scenes9") if p.task.name != "edge"])
@@ -259,8 +270,10 @@ def test_evaluation_of_rendered_images_is_the_independent_loop(name, monkeypatch
     expected = meter(p)
     model.eval()
     for i in range(7):
-        expected.update(model(normalise(torch.from_numpy(validation.images[i : i + 1]))),
-                        torch.from_numpy(validation.labels[p.task.name][i : i + 1]))  # fmt: skip
+        expected.update(
+            model(normalise(torch.from_numpy(validation.images[i : i + 1]))),
+            torch.from_numpy(validation.labels[p.task.name][i : i + 1]),
+        )
     assert measured == pytest.approx(expected.compute(), rel=1e-4)
 
 

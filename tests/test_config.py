@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from matfl.config import PRESETS, RunConfig, from_dict, load_toml, override, preset, quick, smoke
-from matfl.tasks import pairs
+from matfl.config.run_config import PRESETS, RunConfig, from_dict, load_toml, override, preset, quick, smoke
+from matfl.tasks.task import pairs
 
 
 def test_defaults_are_the_paper_s():
@@ -45,7 +45,7 @@ def test_preset_names_and_hashes_differ():
 
 def test_every_field_says_what_it_is():
     """A string literal follows each field in the source."""
-    source = Path(sys.modules["matfl.config"].__file__).read_text(encoding="utf-8")
+    source = Path(sys.modules["matfl.config.run_config"].__file__).read_text(encoding="utf-8")
     for field in fields(RunConfig):
         assert re.search(rf'\n    {field.name}: [^\n]+\n    """[A-Z0-9/\'].+', source), field.name
 
@@ -59,11 +59,24 @@ def test_the_config_is_frozen_and_keyword_only():
         RunConfig(epochs=3)
 
 
-@pytest.mark.parametrize("name, value", [
-    ("rounds", 1.5), ("rounds", "3"), ("rounds", True), ("rounds", None), ("lr", "1e-3"), ("lr", None), ("lr", False),
-    ("method", 3), ("tasks", ["scenes9"]), ("aspp_rates", [2, 4]), ("aspp_rates", (2.0,)), ("aspp_rates", 4),
-    ("aspp_rates", (True,)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("rounds", 1.5),
+        ("rounds", "3"),
+        ("rounds", True),
+        ("rounds", None),
+        ("lr", "1e-3"),
+        ("lr", None),
+        ("lr", False),
+        ("method", 3),
+        ("tasks", ["scenes9"]),
+        ("aspp_rates", [2, 4]),
+        ("aspp_rates", (2.0,)),
+        ("aspp_rates", 4),
+        ("aspp_rates", (True,)),
+    ],
+)
 def test_mistyped_values(name, value):
     with pytest.raises(TypeError, match=rf"{name}={re.escape(repr(value))}: expected"):
         RunConfig(**{name: value})
@@ -117,20 +130,23 @@ def test_every_constrained_field_is_tried():
     assert set(IMPOSSIBLE) == {field.name for field in fields(RunConfig)}
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"tasks": "outdoor/semseg,outdoor/edge"}, r"k=8: choose 1..4, the number of clients \(2 tasks"),
-    ({"tasks": "paper9"}, None),
-    ({"backbone": "resnet34"}, "start='scenes' is made for resnet18"),
-    ({"start": "imagenet"}, "needs width=64, not 16"),
-    ({"start": "mine.safetensors"}, None),
-    ({"backbone": "resnet34", "start": "random", "voting_layers": 32}, None),
-    ({"backbone": "resnet50", "start": "random", "voting_layers": 17}, "resnet50 has 16 3x3"),
-    ({"size": 0}, "the rendered domains need size, images_train and images_val"),
-    ({"images_train": 0}, "the rendered domains need"),
-    ({"images_val": 0, "tasks": "pascal/edge,indoor/edge", "k": 2}, "the rendered domains need"),
-    ({"images_val": 0, "tasks": "paper9"}, None),
-    ({"k": 18}, None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"tasks": "outdoor/semseg,outdoor/edge"}, r"k=8: choose 1..4, the number of clients \(2 tasks"),
+        ({"tasks": "paper9"}, None),
+        ({"backbone": "resnet34"}, "start='scenes' is made for resnet18"),
+        ({"start": "imagenet"}, "needs width=64, not 16"),
+        ({"start": "mine.safetensors"}, None),
+        ({"backbone": "resnet34", "start": "random", "voting_layers": 32}, None),
+        ({"backbone": "resnet50", "start": "random", "voting_layers": 17}, "resnet50 has 16 3x3"),
+        ({"size": 0}, "the rendered domains need size, images_train and images_val"),
+        ({"images_train": 0}, "the rendered domains need"),
+        ({"images_val": 0, "tasks": "pascal/edge,indoor/edge", "k": 2}, "the rendered domains need"),
+        ({"images_val": 0, "tasks": "paper9"}, None),
+        ({"k": 18}, None),
+    ],
+)
 def test_combinations(changes, message):
     if message is None:
         assert isinstance(replace(quick(), **changes), RunConfig)
@@ -146,19 +162,22 @@ def test_values_from_text():
     assert override(quick()) == quick()
 
 
-@pytest.mark.parametrize("changes, error, message", [
-    ({"K": 4}, ValueError, "unknown parameter 'K': the parameters are preset, method, tasks"),
-    ({"k": "four"}, TypeError, "k='four': expected int"),
-    ({"k": "4.0"}, TypeError, "k='4.0': expected int"),
-    ({"k": 4.0}, TypeError, "k=4.0: expected int"),
-    ({"lr": "fast"}, TypeError, "lr='fast': expected float"),
-    ({"lr": "nan"}, ValueError, "lr=nan: choose a finite number"),
-    ({"aspp_rates": "2,x"}, TypeError, "expected a comma-separated list of integers"),
-    ({"aspp_rates": ["2"]}, TypeError, "expected a tuple of integers"),
-    ({"method": 3}, TypeError, "method=3: expected str, got int"),
-    ({"heads": "Task"}, ValueError, "heads='Task': choose one of"),
-    ({"rounds": False}, TypeError, "rounds=False: expected int, got bool"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        ({"K": 4}, ValueError, "unknown parameter 'K': the parameters are preset, method, tasks"),
+        ({"k": "four"}, TypeError, "k='four': expected int"),
+        ({"k": "4.0"}, TypeError, "k='4.0': expected int"),
+        ({"k": 4.0}, TypeError, "k=4.0: expected int"),
+        ({"lr": "fast"}, TypeError, "lr='fast': expected float"),
+        ({"lr": "nan"}, ValueError, "lr=nan: choose a finite number"),
+        ({"aspp_rates": "2,x"}, TypeError, "expected a comma-separated list of integers"),
+        ({"aspp_rates": ["2"]}, TypeError, "expected a tuple of integers"),
+        ({"method": 3}, TypeError, "method=3: expected str, got int"),
+        ({"heads": "Task"}, ValueError, "heads='Task': choose one of"),
+        ({"rounds": False}, TypeError, "rounds=False: expected int, got bool"),
+    ],
+)
 def test_wrong_overrides(changes, error, message):
     with pytest.raises(error, match=re.escape(message)):
         override(quick(), **changes)
@@ -184,19 +203,22 @@ def test_toml(tmp_path):
     assert load_toml(str(path)) == quick()
 
 
-@pytest.mark.parametrize("text, error, message", [
-    ("epochs = 3", ValueError, "unknown parameter 'epochs'"),
-    ("[run]\nk = 3", ValueError, "unknown parameter 'run'"),
-    ("k = 4.5", TypeError, "k=4.5: expected int"),
-    ("k = true", TypeError, "k=True: expected int"),
-    ("k = 2000-01-01", TypeError, "expected int"),
-    ("k = ", ValueError, "Invalid value"),
-    ('preset = "tiny"', ValueError, "unknown preset 'tiny'"),
-    ("preset = 3", ValueError, "unknown preset 3"),
-    ("preset = [1]", ValueError, r"unknown preset [1]"),
-    ("k = 0", ValueError, "k=0: must be at least 1"),
-    (b'method = "\xff"', ValueError, "decode"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, error, message",
+    [
+        ("epochs = 3", ValueError, "unknown parameter 'epochs'"),
+        ("[run]\nk = 3", ValueError, "unknown parameter 'run'"),
+        ("k = 4.5", TypeError, "k=4.5: expected int"),
+        ("k = true", TypeError, "k=True: expected int"),
+        ("k = 2000-01-01", TypeError, "expected int"),
+        ("k = ", ValueError, "Invalid value"),
+        ('preset = "tiny"', ValueError, "unknown preset 'tiny'"),
+        ("preset = 3", ValueError, "unknown preset 3"),
+        ("preset = [1]", ValueError, r"unknown preset [1]"),
+        ("k = 0", ValueError, "k=0: must be at least 1"),
+        (b'method = "\xff"', ValueError, "decode"),
+    ],
+)
 def test_toml_errors_name_the_file(tmp_path, text, error, message):
     path = tmp_path / "wrong.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -209,10 +231,22 @@ def test_toml_errors_name_the_file(tmp_path, text, error, message):
 def changed(config, field):
     """`config` with another legal value of one field."""
     others = {
-        "preset": "mine", "method": "fedavg", "tasks": "outdoor5", "start": "random", "head_start": "per_task",
-        "heads": "local", "loss_weights": "none", "backbone": "resnet34", "precision": "bf16", "edge_protocol": "mtl",
-        "aspp_rates": (2, 4), "size": 96, "participation": 0.5, "threshold": 0.1, "lr_decay": 0.9,
-    }  # fmt: skip
+        "preset": "mine",
+        "method": "fedavg",
+        "tasks": "outdoor5",
+        "start": "random",
+        "head_start": "per_task",
+        "heads": "local",
+        "loss_weights": "none",
+        "backbone": "resnet34",
+        "precision": "bf16",
+        "edge_protocol": "mtl",
+        "aspp_rates": (2, 4),
+        "size": 96,
+        "participation": 0.5,
+        "threshold": 0.1,
+        "lr_decay": 0.9,
+    }
     value = others[field] if field in others else getattr(config, field) + 1
     extra = {"start": "random"} if field == "backbone" else {}
     return replace(config, **{field: value, **extra})
@@ -235,7 +269,7 @@ def test_the_hash_is_of_values_not_of_how_they_were_written():
 
 
 def test_another_process_finds_the_same_hash():
-    code = "from matfl.config import quick; print(quick().hash)"
+    code = "from matfl.config.run_config import quick; print(quick().hash)"
     environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == quick().hash

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tiny import tiny
 
-from matfl import federation
-from matfl.aggregation import METHODS, Method, Mixing, register
-from matfl.grouping import normalise, similarity
-from matfl.runs import Run, load_or_run
+from matfl.runs import engine as federation
+from matfl.runs.run import Run, load_or_run
+from matfl.server.aggregation import METHODS, Method, Mixing, register
+from matfl.server.grouping import normalise, similarity
 
 
 def nearest(updates, tasks, config):
@@ -47,8 +47,8 @@ def test_a_method_of_the_calling_script_reaches_other_processes(tmp_path):
 import sys
 sys.path.insert(0, {str(tests)!r})
 from tiny import tiny
-from matfl.aggregation import METHODS, Method, Mixing, register
-from matfl.runs import load_or_run
+from matfl.server.aggregation import METHODS, Method, Mixing, register
+from matfl.runs.run import load_or_run
 
 def selfish(updates, tasks, config):
     import torch
@@ -60,7 +60,13 @@ if __name__ == "__main__":
     runs = load_or_run(configs, runs_dir={str(tmp_path / "runs")!r}, cache_dir={str(tmp_path / "cache")!r}, jobs=2)
     print([float(abs(run.diagnostics["weights"][0]).trace()) for run in runs])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[4.0, 4.0]"

@@ -17,7 +17,7 @@ import pytest
 import real_layouts as files
 
 from matfl import scenes
-from matfl.config import RunConfig, smoke
+from matfl.config.run_config import RunConfig, smoke
 from matfl.data import DataError, Split, load_split
 from matfl.data import cache as caching
 
@@ -26,7 +26,7 @@ SIZES = [(36, 40)] * 6
 
 SLOW_DECODING = """
 import sys, time
-from matfl.config import RunConfig
+from matfl.config.run_config import RunConfig
 from matfl.data import cache, load_split, real
 
 decode = real.Sample.image

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from skimage.morphology import thin
 
-from matfl.config import RunConfig
+from matfl.config.run_config import RunConfig
 from matfl.data import DataError, Split, check, load_split
 from matfl.data.decode import VALID_NORMALS, Sample, laplacian_edges
 from matfl.data.layouts import locate, open_layout
@@ -250,10 +250,16 @@ BAD = [
     ("PASCAL_MT/human_parts/2008_000000.mat", truncate, "cannot be read as a MATLAB 5 file"),
     ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"parts": MASK}), "has no variable anno"),
     ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"anno": MASK}), "anno is not nested"),
-    ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"anno": files.anno([(15, MASK, [("wing", MASK)])])}),
-     "'wing' is no part of a person: expected hair, head"),
-    ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"anno": files.anno([(15, MASK, [("head", SMALL)])])}),
-     "is 5x4 but its image is 40x56"),
+    (
+        "PASCAL_MT/human_parts/2008_000000.mat",
+        replaced({"anno": files.anno([(15, MASK, [("wing", MASK)])])}),
+        "'wing' is no part of a person: expected hair, head",
+    ),
+    (
+        "PASCAL_MT/human_parts/2008_000000.mat",
+        replaced({"anno": files.anno([(15, MASK, [("head", SMALL)])])}),
+        "is 5x4 but its image is 40x56",
+    ),
     ("NYUD_MT/gt_sets/train.txt", remove, "is missing: it must list"),
     ("NYUD_MT/images/0001.jpg", remove, r"is missing \(nor images/0001.png\)"),
     ("NYUD_MT/segmentation/0001.png", replaced(41 * MASK), "class 41 is out of range: expected 0 to 40;"),
@@ -268,7 +274,7 @@ BAD = [
     ("NYUD_MT/edge/0001.npy", replaced(2.0 * MASK), "edge strength 2 to 2 is out of range: expected 0 to 1"),
     ("NYUD_MT/normals/0001.npy", replaced(np.dstack(3 * [3.0 * MASK])), "component 3 to 3 is out of range"),
     ("NYUD_MT/normals/0001.npy", replaced(np.dstack(2 * [1.0 * MASK])), r"expected \(height, width, 3\)"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from matfl import scenes
-from matfl.config import RunConfig
+from matfl.config.run_config import RunConfig
 from matfl.data import DataError, check, load_split, make
 from matfl.data.decode import VALID_NORMALS
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from matfl.config import RunConfig, quick
+from matfl.config.run_config import RunConfig, quick
 from matfl.data import Client, DataError, Split, partition
-from matfl.tasks import DOMAINS, pairs
+from matfl.tasks.task import DOMAINS, pairs
 
 CONFIG = replace(quick(), k=1, images_per_client=0, seed=3)
 
@@ -20,8 +20,12 @@ def split(domain: str, n: int, *, people: float = 0.5, ids: list[str] | None = N
     parts[: round(people * n), 0, 0] = 2
     parts[round(people * n) :, 0, 0] = 255
     labels = dict.fromkeys(DOMAINS[domain].channels, parts)
-    return Split(domain=DOMAINS[domain], ids=tuple(ids or (f"{i:05d}" for i in range(n))),
-                 images=np.zeros((n, 3, 2, 2), np.uint8), labels=labels)  # fmt: skip
+    return Split(
+        domain=DOMAINS[domain],
+        ids=tuple(ids or (f"{i:05d}" for i in range(n))),
+        images=np.zeros((n, 3, 2, 2), np.uint8),
+        labels=labels,
+    )
 
 
 def both(n: int = 103, m: int = 91) -> dict[str, Split]:
@@ -114,8 +118,11 @@ def test_the_split_is_random_and_uniform() -> None:
 
 
 def test_a_client_without_an_image_is_an_error_with_a_remedy() -> None:
-    with pytest.raises(DataError, match=r"client 2 \(outdoor/human_parts\) has no image .*none of its 11 images shows "
-                                        r"a person.*raise images_train or lower clients_per_task"):  # fmt: skip
+    with pytest.raises(
+        DataError,
+        match=r"client 2 \(outdoor/human_parts\) has no image .*none of its 11 images shows "
+        r"a person.*raise images_train or lower clients_per_task",
+    ):
         partition(CONFIG, {**both(), "outdoor": split("outdoor", 103, people=0)})
     with pytest.raises(DataError, match=r"client 16 \(indoor/depth\) .*its share of the images is empty, out of 6"):
         partition(CONFIG, {**both(), "indoor": split("indoor", 6)})

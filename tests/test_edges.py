@@ -11,9 +11,9 @@ from skimage.morphology import thin as skimage_thin
 
 from matfl.bench.edges import main as bench
 from matfl.bench.edges import reference, scene
-from matfl.edges import PROTOCOLS, Counts, EdgeMeter, evaluate_map, measure_map, nms, thin
-from matfl.metrics import meter
-from matfl.tasks import IGNORE, pair
+from matfl.tasks.edges import PROTOCOLS, Counts, EdgeMeter, evaluate_map, measure_map, nms, thin
+from matfl.tasks.meters import meter
+from matfl.tasks.task import IGNORE, pair
 
 TENTHS = np.arange(1, 20, 2) / 20
 
@@ -154,8 +154,10 @@ def test_conventions_of_empty_maps():
     nothing_found = evaluate_map(none, line, [0.5], 0.1)
     nothing_there = evaluate_map(line, none, [0.5], 0.1)
     neither = evaluate_map(none, none, [0.5], 0.1)
-    found = [(float(c.precision_T[0]), float(c.recall_T[0]), float(c.f_T[0])) for c in
-             (nothing_found, nothing_there, neither)]  # fmt: skip
+    found = [
+        (float(c.precision_T[0]), float(c.recall_T[0]), float(c.f_T[0]))
+        for c in (nothing_found, nothing_there, neither)
+    ]
     assert found == [(1, 0, 0), (0, 1, 0), (1, 1, 1)]
 
 
@@ -199,10 +201,17 @@ def test_transposing_thinned_maps_changes_nothing():
     np.testing.assert_array_equal(a.matched_T, b.matched_T)
 
 
-@pytest.mark.parametrize("strength,match", [
-    (np.full((4, 4), np.nan), "NaN"), (np.full((4, 4), 1.01), "sigmoid"), (np.full((4, 4), -0.1), r"\[0, 1\]"),
-    (np.ones((1, 4, 4)), "shape"), (np.ones((4, 5)), "resize the prediction"), (np.ones((0, 4)), "at least one pixel"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "strength,match",
+    [
+        (np.full((4, 4), np.nan), "NaN"),
+        (np.full((4, 4), 1.01), "sigmoid"),
+        (np.full((4, 4), -0.1), r"\[0, 1\]"),
+        (np.ones((1, 4, 4)), "shape"),
+        (np.ones((4, 5)), "resize the prediction"),
+        (np.ones((0, 4)), "at least one pixel"),
+    ],
+)
 def test_bad_strengths(strength, match):
     with pytest.raises(ValueError, match=match):
         evaluate_map(strength, np.ones((4, 4)), [0.5], 0.1)
@@ -216,10 +225,17 @@ def test_one_nan_is_enough():
             call()
 
 
-@pytest.mark.parametrize("thresholds,distance,match", [
-    ([], 0.1, "at least one"), ([0.5, 0.5], 0.1, "increasing"), ([0.6, 0.5], 0.1, "increasing"),
-    ([0.5], 5.4, "share of the image diagonal"), ([0.5], -0.1, "share"), ([0.5], math.nan, "share"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "thresholds,distance,match",
+    [
+        ([], 0.1, "at least one"),
+        ([0.5, 0.5], 0.1, "increasing"),
+        ([0.6, 0.5], 0.1, "increasing"),
+        ([0.5], 5.4, "share of the image diagonal"),
+        ([0.5], -0.1, "share"),
+        ([0.5], math.nan, "share"),
+    ],
+)
 def test_bad_thresholds_and_distances(thresholds, distance, match):
     with pytest.raises(ValueError, match=match):
         evaluate_map(np.ones((4, 4)), np.ones((4, 4)), thresholds, distance)
@@ -248,8 +264,10 @@ def plain_nms(strength, *, radius, smoothing=0, levels=None):
     for y in range(height):
         for x in range(width):
             d = np.array([k for k in range(-radius, radius + 1) if k])
-            line = [np.clip(y + d * np.sin(angle[y, x]), 0, height - 1),
-                    np.clip(x + d * np.cos(angle[y, x]), 0, width - 1)]  # fmt: skip
+            line = [
+                np.clip(y + d * np.sin(angle[y, x]), 0, height - 1),
+                np.clip(x + d * np.cos(angle[y, x]), 0, width - 1),
+            ]
             if 1.01 * strength[y, x] < map_coordinates(strength, line, order=1).max():
                 result[y, x] = 0
     for k in range(5):
@@ -396,11 +414,16 @@ def test_half_precision_and_the_registered_meter():
     assert 0.3 < edge_meter.compute()["odsF"] <= 1
 
 
-@pytest.mark.parametrize("change,match", [
-    (lambda p, t: (p[:, 0], t), "edges take logits"), (lambda p, t: (p, t[:, 1:]), "resize the prediction"),
-    (lambda p, t: (p.repeat(1, 2, 1, 1), t), "edges take logits"), (lambda p, t: (p * math.nan, t), "NaN"),
-    (lambda p, t: (p, t * 3), "binarise"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change,match",
+    [
+        (lambda p, t: (p[:, 0], t), "edges take logits"),
+        (lambda p, t: (p, t[:, 1:]), "resize the prediction"),
+        (lambda p, t: (p.repeat(1, 2, 1, 1), t), "edges take logits"),
+        (lambda p, t: (p * math.nan, t), "NaN"),
+        (lambda p, t: (p, t * 3), "binarise"),
+    ],
+)
 def test_bad_batches(change, match):
     with pytest.raises(ValueError, match=match):
         EdgeMeter().update(*change(*batch(1)))
@@ -437,7 +460,7 @@ def test_precision_recall_plot():
     mpl.use("Agg")
     from matplotlib.figure import Figure
 
-    from matfl.plots import precision_recall
+    from matfl.paper.plots import precision_recall
 
     edge_meter = EdgeMeter("mtl")
     edge_meter.update(*batch(1))

@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file
 from tiny import contents, tiny
 
-from matfl import clients as local
-from matfl import federation, store
+from matfl.client import training as local
 from matfl.data import Client, partition
-from matfl.models import build, start_backbone, start_head
-from matfl.runs import Run
-from matfl.server import Reply, Server
-from matfl.tasks import pairs
+from matfl.models.network import build, start_backbone, start_head
+from matfl.runs import engine as federation
+from matfl.runs import store
+from matfl.runs.run import Run
+from matfl.server.server import Reply, Server
+from matfl.tasks.task import pairs
 
 
 @pytest.fixture(scope="module")
@@ -149,15 +150,18 @@ def test_one_client_a_task_with_itself_as_friend_is_single_task_and_local(traine
 
 
 def test_the_proximal_term_changes_training_and_only_where_the_method_has_one(trained):
-    plain, unused, proximal = (weights(trained(method=method, mu=mu, rounds=1)) for method, mu in
-                               (("fedavg", 0.01), ("fedavg", 5.0), ("fedprox", 5.0)))  # fmt: skip
+    plain, unused, proximal = (
+        weights(trained(method=method, mu=mu, rounds=1))
+        for method, mu in (("fedavg", 0.01), ("fedavg", 5.0), ("fedprox", 5.0))
+    )
     assert_close(plain, unused, rtol=0, atol=0)
     name = "outdoor/semseg/backbone.conv1.weight"
     assert not torch.equal(plain[name], proximal[name])
 
 
-@pytest.mark.parametrize("changes", [{"method": "matfl"}, {"method": "local"},
-                                     {"heads": "local", "participation": 0.5}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "changes", [{"method": "matfl"}, {"method": "local"}, {"heads": "local", "participation": 0.5}], ids=str
+)
 def test_a_run_that_stops_after_every_round_ends_as_one_that_never_stopped(train, trained, changes):
     whole = trained(**changes)
     parts = train("parts", stop=lambda: True, **changes)
@@ -208,9 +212,16 @@ def test_threads_of_the_caller_change_nothing(train, trained):
 def test_what_a_run_records(trained):
     run = trained(method="matfl")
     n, layers, rounds = 4, 8, 3
-    shapes = {"participants": (rounds, n), "weights": (rounds, n, n), "similarity": (rounds, layers, n, n),
-              "votes": (rounds, layers, n, n), "friends": (rounds, n, n), "cos_start": (rounds, n),
-              "client_pairs": (n,), "layers": (layers,)}  # fmt: skip
+    shapes = {
+        "participants": (rounds, n),
+        "weights": (rounds, n, n),
+        "similarity": (rounds, layers, n, n),
+        "votes": (rounds, layers, n, n),
+        "friends": (rounds, n, n),
+        "cos_start": (rounds, n),
+        "client_pairs": (n,),
+        "layers": (layers,),
+    }
     assert {name: array.shape for name, array in run.diagnostics.items()} == shapes
     stored = run.diagnostics
     assert stored["client_pairs"].tolist() == ["outdoor/semseg"] * 2 + ["indoor/depth"] * 2
@@ -223,7 +234,8 @@ def test_what_a_run_records(trained):
     rows = run.metrics.drop_duplicates(["round", "kind", "client"])[["round", "kind", "client"]]
     assert rows.value_counts().eq(1).all()
     assert sorted(map(tuple, rows.to_numpy())) == sorted(
-        [(r, "local", c) for r in (2, 3) for c in range(4)] + [(r, "global", -1) for r in (2, 3)])  # fmt: skip
+        [(r, "local", c) for r in (2, 3) for c in range(4)] + [(r, "global", -1) for r in (2, 3)]
+    )
     assert run.rounds[0]["seconds"].keys() == {"train", "mix", "evaluate"}
     assert run.rounds[0]["seconds"]["evaluate"] == 0 < run.rounds[1]["seconds"]["evaluate"]
     assert run.provenance["data"] == {"scenes": federation.scenes.VERSION}
@@ -251,8 +263,10 @@ def test_clients_with_models_of_their_own_are_evaluated_one_by_one(trained, chan
 
 def test_local_training_alone_means_the_same_before_and_after_aggregation(trained):
     metrics = trained(method="local").metrics
-    sides = [metrics[metrics["kind"] == kind].set_index(["round", "client", "metric"])["value"].sort_index()
-             for kind in ("local", "global")]  # fmt: skip
+    sides = [
+        metrics[metrics["kind"] == kind].set_index(["round", "client", "metric"])["value"].sort_index()
+        for kind in ("local", "global")
+    ]
     np.testing.assert_allclose(sides[0], sides[1], rtol=0.02, atol=0.02)
     assert sides[0].index.equals(sides[1].index)
     assert not np.allclose(sides[0], sides[0].mean())
@@ -306,8 +320,9 @@ def test_a_client_that_breaks_down_is_left_out_and_recorded(train, monkeypatch, 
         warnings.simplefilter("ignore")
         run = train(method=method, rounds=2)
     assert [row["participants"] for row in run.rounds] == [[0, 1, 2, 3], [0, 2, 3]]
-    assert run.rounds[1]["excluded"] == {"1": "its loss is not finite" if how == "loss" else
-                                         "NaN or infinity in the update of 'conv1.weight'"}  # fmt: skip
+    assert run.rounds[1]["excluded"] == {
+        "1": "its loss is not finite" if how == "loss" else "NaN or infinity in the update of 'conv1.weight'"
+    }
     assert run.diagnostics["participants"].tolist()[1] == [True, False, True, True]
     assert all(t.isfinite().all() for t in weights(run).values() if t.is_floating_point())
     local_rows = run.metrics[(run.metrics["kind"] == "local") & (run.metrics["round"] == 2)]
@@ -387,8 +402,12 @@ def test_a_client_trains_from_what_it_was_sent(cache):
 def test_progress_is_reported_in_order(train):
     events = []
     train(progress=events.append, rounds=2)
-    expected = [(r, phase, i) for r in (1, 2) for phase, count in
-                (("train", 4), ("evaluate", 0 if r == 1 else 2), ("done", 1)) for i in range(1, count + 1)]  # fmt: skip
+    expected = [
+        (r, phase, i)
+        for r in (1, 2)
+        for phase, count in (("train", 4), ("evaluate", 0 if r == 1 else 2), ("done", 1))
+        for i in range(1, count + 1)
+    ]
     assert [(e.round, e.phase, e.done) for e in events] == expected
     assert all(e.rounds == 2 and np.isfinite(e.loss) for e in events)
 

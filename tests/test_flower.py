@@ -16,18 +16,18 @@ pytest.importorskip("flwr")
 from flwr.app import Array, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from inprocess import InProcessGrid, wire_bytes
 
-from matfl import clients as local
-from matfl import federation as engine
-from matfl import report, store
-from matfl.config import preset
+from matfl.cli import report
+from matfl.client import training as local
+from matfl.config.run_config import preset
 from matfl.data import load_split, make, partition
 from matfl.flower import ManyTask, NodeSettings, Settings, client_app, federation
 from matfl.flower.client import share, without_paths
 from matfl.flower.exchange import metric_rows
 from matfl.flower.nodes import Nodes
 from matfl.flower.settings import client_pairs, run_config
-from matfl.runs import Run
-from matfl.server import Server
+from matfl.runs import engine, store
+from matfl.runs.run import Run
+from matfl.server.server import Server
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +43,27 @@ def quick_polls(monkeypatch):
 def app_config(config, **keys):
     """The keys of flower_app that make `config`."""
     plain = asdict(preset("smoke"))
-    text = {name: ",".join(map(str, value)) if isinstance(value, tuple) else value
-            for name, value in asdict(config).items() if value != plain[name]}  # fmt: skip
+    text = {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else value
+        for name, value in asdict(config).items()
+        if value != plain[name]
+    }
     settings = "; ".join(f"{name}={value}" for name, value in text.items())
-    return {"preset": "smoke", "method": config.method, "settings": settings, "device": "cpu",
-            "discovery-timeout": 0.2, **keys}  # fmt: skip
+    return {
+        "preset": "smoke",
+        "method": config.method,
+        "settings": settings,
+        "device": "cpu",
+        "discovery-timeout": 0.2,
+        **keys,
+    }
 
 
 def nodes_of(config, cache, **more):
     n = config.num_clients
-    return [{"partition-id": i, "num-partitions": n, "cache-dir": str(cache), "device": "cpu", **more}
-            for i in range(n)]  # fmt: skip
+    return [
+        {"partition-id": i, "num-partitions": n, "cache-dir": str(cache), "device": "cpu", **more} for i in range(n)
+    ]
 
 
 @pytest.fixture
@@ -89,17 +99,24 @@ def weights(run):
     return load_file(run.path / "checkpoint.safetensors")
 
 
-@pytest.mark.parametrize("changes", [
-    {"method": "matfl", "rounds": 2}, {"method": "local", "rounds": 1}, {"method": "fedprox", "mu": 5.0, "rounds": 1},
-    {"method": "clustered", "heads": "local", "participation": 0.75, "rounds": 2},
-], ids=lambda changes: changes["method"])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "matfl", "rounds": 2},
+        {"method": "local", "rounds": 1},
+        {"method": "fedprox", "mu": 5.0, "rounds": 1},
+        {"method": "clustered", "heads": "local", "participation": 0.75, "rounds": 2},
+    ],
+    ids=lambda changes: changes["method"],
+)
 @pytest.mark.parametrize("order", [1])
 def test_a_federation_equals_the_local_run_bit_for_bit(federate, alone, changes, order):
     run, expected = federate(order=order, **changes), alone(**changes)
     assert contents(run.path) == contents(expected.path)
     for mine, theirs in zip(run.rounds, expected.rounds, strict=True):
         assert {key: mine[key] for key in theirs if key not in ("seconds", "clients")} == {
-            key: theirs[key] for key in theirs if key not in ("seconds", "clients")}  # fmt: skip
+            key: theirs[key] for key in theirs if key not in ("seconds", "clients")
+        }
     assert run.provenance["flower"]
 
 
@@ -123,9 +140,10 @@ def test_faults_are_recorded_and_the_rounds_go_on(federate):
             (1, 2): lambda: [changed(reply, poisoned)],
             (2, 0): lambda: [Message(Error(8, "the process\nwas killed"), reply_to=reply)],
             (2, 1): lambda: [changed(reply, lambda numbers: numbers[:-1])],
-            (2, 2): lambda: [], (2, 3): lambda: [],
+            (2, 2): lambda: [],
+            (2, 3): lambda: [],
             (3, 3): lambda: [changed(reply, lambda numbers: numbers.astype(np.float64))],
-        }  # fmt: skip
+        }
         if kind != "train" or (round, client) not in cases:
             return [reply]
         replies = cases[round, client]()
@@ -144,8 +162,10 @@ def test_faults_are_recorded_and_the_rounds_go_on(federate):
         patch.setattr(store, "save_round", saving)
         run = federate(fault=fault, rounds=3)
     assert [row["participants"] for row in run.rounds] == [[1, 3], [], [0, 1, 2]]
-    assert run.rounds[0]["excluded"] == {"0": "no reply within 3600 s",
-                                         "2": "NaN or infinity in the update of 'conv1.weight'"}  # fmt: skip
+    assert run.rounds[0]["excluded"] == {
+        "0": "no reply within 3600 s",
+        "2": "NaN or infinity in the update of 'conv1.weight'",
+    }
     assert run.rounds[0]["duplicates"] == [1]
     excluded = run.rounds[1]["excluded"]
     assert excluded["0"] == "failed with Flower's error code 8: was killed"
@@ -174,8 +194,10 @@ def test_a_client_that_fails_says_why_without_its_folders(federate, monkeypatch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run = federate(rounds=1)
-    assert run.rounds[0]["excluded"] == {"0": "failed: FileNotFoundError: <path> is gone",
-                                         "1": "its loss is not finite"}  # fmt: skip
+    assert run.rounds[0]["excluded"] == {
+        "0": "failed: FileNotFoundError: <path> is gone",
+        "1": "its loss is not finite",
+    }
     assert "somebody" not in (run.path / "rounds.jsonl").read_text()
 
 
@@ -342,27 +364,42 @@ def test_a_node_that_was_started_anew_as_another_client_is_asked_again(federate)
     assert run.rounds[2]["participants"] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("keys, match", [
-    ({"preset": "huge"}, "unknown preset 'huge'"), ({"method": "best"}, "unknown method 'best'"),
-    ({"settings": "rounds"}, "not of the form name=value"), ({"settings": "speed=3"}, "unknown parameter 'speed'"),
-    ({"settings": "rounds=many"}, "rounds='many': expected int"), ({"updates": "bf16"}, "choose from fp32, fp16"),
-    ({"round-timeout": 0}, "positive number of seconds"), ({"min-clients-start": 99}, "choose 1..18, or 0 for all"),
-    ({"min-clients": 0}, "min-clients=0: choose 1..18"), ({"runs_dir": "x"}, "unknown key 'runs_dir'"),
-    ({"round-timeout": "long"}, "round-timeout='long' in the app's config: expected float"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "keys, match",
+    [
+        ({"preset": "huge"}, "unknown preset 'huge'"),
+        ({"method": "best"}, "unknown method 'best'"),
+        ({"settings": "rounds"}, "not of the form name=value"),
+        ({"settings": "speed=3"}, "unknown parameter 'speed'"),
+        ({"settings": "rounds=many"}, "rounds='many': expected int"),
+        ({"updates": "bf16"}, "choose from fp32, fp16"),
+        ({"round-timeout": 0}, "positive number of seconds"),
+        ({"min-clients-start": 99}, "choose 1..18, or 0 for all"),
+        ({"min-clients": 0}, "min-clients=0: choose 1..18"),
+        ({"runs_dir": "x"}, "unknown key 'runs_dir'"),
+        ({"round-timeout": "long"}, "round-timeout='long' in the app's config: expected float"),
+    ],
+)
 def test_bad_settings_are_errors_before_any_client_is_asked(keys, match):
     grid = InProcessGrid(client_app, {}, [])
     with pytest.raises((TypeError, ValueError), match=match):
         federation(grid, Settings.of({"preset": "smoke", **keys}))
 
 
-@pytest.mark.parametrize("node, match", [
-    ({}, "lacks 'partition-id'"), ({"partition-id": 4}, r"choose 0..3"), ({"partition-id": "0"}, "a whole number"),
-    ({"partition-id": 0, "num-partitions": 3}, "has 4 clients"), ({"partition-id": 0, "own-data": True}, "is rendered"),
-    ({"partition-id": 0, "own-data": "yes"}, "true or false"), ({"partition-id": 0, "threads": 0}, "at least 1"),
-    ({"partition-id": 0, "task": "semseg"}, "choose a task from outdoor/semseg, indoor/depth"),
-    ({"partition-id": 0, "folder": "x"}, "unknown key 'folder'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "node, match",
+    [
+        ({}, "lacks 'partition-id'"),
+        ({"partition-id": 4}, r"choose 0..3"),
+        ({"partition-id": "0"}, "a whole number"),
+        ({"partition-id": 0, "num-partitions": 3}, "has 4 clients"),
+        ({"partition-id": 0, "own-data": True}, "is rendered"),
+        ({"partition-id": 0, "own-data": "yes"}, "true or false"),
+        ({"partition-id": 0, "threads": 0}, "at least 1"),
+        ({"partition-id": 0, "task": "semseg"}, "choose a task from outdoor/semseg, indoor/depth"),
+        ({"partition-id": 0, "folder": "x"}, "unknown key 'folder'"),
+    ],
+)
 def test_bad_node_configs_are_errors(node, match):
     with pytest.raises((TypeError, ValueError), match=match):
         NodeSettings.of(node, tiny())
@@ -377,7 +414,11 @@ def test_the_app_folder_names_every_key():
     settings = Settings.of(app["config"])
     assert settings.config == preset("quick")
     assert {key.replace("-", "_") for key in app["config"]} == {
-        "preset", "method", "settings", *Settings.__dataclass_fields__} - {"config", "poll_interval"}  # fmt: skip
+        "preset",
+        "method",
+        "settings",
+        *Settings.__dataclass_fields__,
+    } - {"config", "poll_interval"}
     assert app["components"] == {"serverapp": "matfl.flower:server_app", "clientapp": "matfl.flower:client_app"}
 
 
@@ -420,7 +461,9 @@ def test_the_bench_finds_messages_hardly_larger_than_their_numbers(tmp_path, cap
 
 
 def test_matfl_imports_no_flower():
-    code = "import sys, matfl, matfl.federation, matfl.cli; sys.exit('flwr' in sys.modules or 'ray' in sys.modules)"
+    code = (
+        "import sys, matfl, matfl.runs.engine, matfl.cli.main\nsys.exit('flwr' in sys.modules or 'ray' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 

@@ -9,9 +9,10 @@ pytest.importorskip("flwr")
 
 from deployment import APP, deployment, free_port, make_certificates, make_key
 
-from matfl import federation, store
-from matfl.config import preset
-from matfl.runs import Run
+from matfl.config.run_config import preset
+from matfl.runs import engine as federation
+from matfl.runs import store
+from matfl.runs.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -20,11 +21,14 @@ def run_options(config, **keys):
     """`-c ...` for the config."""
     plain = asdict(preset("smoke"))
     changed = {name: value for name, value in asdict(config).items() if value != plain[name] and name != "method"}
-    text = "; ".join(f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
-                     for name, value in changed.items())  # fmt: skip
+    text = "; ".join(
+        f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in changed.items()
+    )
     keys = {"preset": "smoke", "method": config.method, "settings": text, "device": "cpu", "run-name": "run", **keys}
-    return ["-c", " ".join(f"{key}={value}" if isinstance(value, int) else f'{key}="{value}"'
-                           for key, value in keys.items())]  # fmt: skip
+    return [
+        "-c",
+        " ".join(f"{key}={value}" if isinstance(value, int) else f'{key}="{value}"' for key, value in keys.items()),
+    ]
 
 
 def test_a_simulation_on_the_command_line_equals_the_local_run(tmp_path):
@@ -33,9 +37,14 @@ def test_a_simulation_on_the_command_line_equals_the_local_run(tmp_path):
     with deployment(tmp_path) as flower:
         flower.connect(insecure=True)
         flower.superlink("--insecure", "--simulation")
-        flower.flwr("run", APP, *run_options(config, **{"runs-dir": tmp_path / "runs"}), "--federation-config",
-                    f"num-supernodes={config.num_clients} client-resources-num-cpus=1 client-resources-num-gpus=0.0 "
-                    "init-args-num-cpus=2 init-args-log-to-driver=false")  # fmt: skip
+        flower.flwr(
+            "run",
+            APP,
+            *run_options(config, **{"runs-dir": tmp_path / "runs"}),
+            "--federation-config",
+            f"num-supernodes={config.num_clients} client-resources-num-cpus=1 client-resources-num-gpus=0.0 "
+            "init-args-num-cpus=2 init-args-log-to-driver=false",
+        )
         flower.complete()
     assert contents(tmp_path / "runs" / "run") == contents(tmp_path / "alone")
 
@@ -64,14 +73,30 @@ def test_a_deployment_with_tls_and_authentication_survives_faults(tmp_path):
 
         def node(i):
             return flower.start(
-                f"node{i}", "flower-supernode", "--root-certificates", folder / "ca.crt", "--superlink",
-                f"127.0.0.1:{flower.port}", "--auth-supernode-private-key", keys[i], "--port", ports[i],
-                "--node-config", f'partition-id={min(i, 2)} num-partitions=3 device="cpu"',
-            )  # fmt: skip
+                f"node{i}",
+                "flower-supernode",
+                "--root-certificates",
+                folder / "ca.crt",
+                "--superlink",
+                f"127.0.0.1:{flower.port}",
+                "--auth-supernode-private-key",
+                keys[i],
+                "--port",
+                ports[i],
+                "--node-config",
+                f'partition-id={min(i, 2)} num-partitions=3 device="cpu"',
+            )
 
         def superlink():
-            link = flower.superlink("--ssl-ca-certfile", folder / "ca.crt", "--ssl-certfile", folder / "server.pem",
-                                    "--ssl-keyfile", folder / "server.key", "--enable-supernode-auth")  # fmt: skip
+            link = flower.superlink(
+                "--ssl-ca-certfile",
+                folder / "ca.crt",
+                "--ssl-certfile",
+                folder / "server.pem",
+                "--ssl-keyfile",
+                folder / "server.key",
+                "--enable-supernode-auth",
+            )
             for i in range(3):
                 flower.flwr("supernode", "register", f"{keys[i]}.pub", "test")
             return link

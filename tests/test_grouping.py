@@ -4,9 +4,9 @@ import naive
 import pytest
 import torch
 
-from matfl import kernels
-from matfl.grouping import cosine, friends, gram, normalise, similarity, similarity_weights, start_cosine, votes
-from matfl.updates import Layout, Updates
+from matfl.server import kernels
+from matfl.server.grouping import cosine, friends, gram, normalise, similarity, similarity_weights, start_cosine, votes
+from matfl.server.updates import Layout, Updates
 
 SIZES = {"first": (5, 3), "second": (7,), "third": (2, 2, 2)}
 LAYERS = ("first", "third")
@@ -17,8 +17,9 @@ def updates_of(matrix_NP, sizes=None):
     sizes = sizes or SIZES
     layout = Layout.of({name: torch.zeros(shape) for name, shape in sizes.items()}, parameters=sizes)
     n = len(matrix_NP)
-    return Updates(layout=layout, clients=tuple(range(n)), updates_NP=matrix_NP, buffers_NB=torch.zeros(n, 0),
-                   heads=({},) * n)  # fmt: skip
+    return Updates(
+        layout=layout, clients=tuple(range(n)), updates_NP=matrix_NP, buffers_NB=torch.zeros(n, 0), heads=({},) * n
+    )
 
 
 def draw(n, generator, dtype=torch.float32):
@@ -78,8 +79,12 @@ def test_a_client_leads_its_own_vote_before_an_identical_one():
     assert (s == 1).all()
     assert votes(s, 4)[0].tolist() == [[4, 3, 2, 1], [3, 4, 2, 1], [3, 2, 4, 1], [3, 2, 1, 4]]
     f = friends(votes(s, 2), 2, similarity=s)
-    assert f.tolist() == [[True, True, False, False], [True, True, False, False], [True, False, True, False],
-                          [True, False, False, True]]  # fmt: skip
+    assert f.tolist() == [
+        [True, True, False, False],
+        [True, True, False, False],
+        [True, False, True, False],
+        [True, False, False, True],
+    ]
 
 
 def test_friends_break_ties_by_summed_similarity_then_by_index():

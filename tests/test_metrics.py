@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
-from matfl.metrics import METERS, delta_m, meter, resize_prediction
-from matfl.tasks import IGNORE, TASKS, pair, pairs
+from matfl.tasks.meters import METERS, delta_m, meter, resize_prediction
+from matfl.tasks.task import IGNORE, TASKS, pair, pairs
 
 NAMES = [p.name for p in pairs("scenes9") if p.task.name != "edge"]
 HEIGHT, WIDTH = 18, 23
@@ -54,8 +54,9 @@ def class_iou(prediction, target, classes, *, people_only):
             continue
         truth += [labels[labels != IGNORE]]
         found += [scores.argmax(0)[labels != IGNORE]]
-    return jaccard_score(np.concatenate(truth), np.concatenate(found), labels=range(classes), average=None,
-                         zero_division=0)  # fmt: skip
+    return jaccard_score(
+        np.concatenate(truth), np.concatenate(found), labels=range(classes), average=None, zero_division=0
+    )
 
 
 def reference_classes(prediction, target, classes, people_only=False):
@@ -72,8 +73,13 @@ def reference_sal(prediction, target):
         for t in np.linspace(0.2, 0.9, 15):
             x = probability[labels != IGNORE] > t
             both_empty = not x.any() and not y.any()
-            rows.append([1.0 if both_empty else jaccard_score(y, x, zero_division=0),
-                         precision_score(y, x, zero_division=0), recall_score(y, x, zero_division=0)])  # fmt: skip
+            rows.append(
+                [
+                    1.0 if both_empty else jaccard_score(y, x, zero_division=0),
+                    precision_score(y, x, zero_division=0),
+                    recall_score(y, x, zero_division=0),
+                ]
+            )
     iou, precision, recall = np.array(rows).reshape(-1, 15, 3).mean(0).T
     f = [2 * p * r / (p + r) if p + r else 0 for p, r in zip(precision, recall)]
     return {"mIoU": iou.max(), "maxF": max(f)}
@@ -87,8 +93,12 @@ def reference_normals(prediction, target):
                 cosine = x[:, i, j] @ y[:, i, j] / np.linalg.norm(x[:, i, j]) / np.linalg.norm(y[:, i, j])
                 angles.append(math.degrees(math.acos(min(1, max(-1, cosine)))))
     a = np.array(angles)
-    return {"mean": a.mean(), "median": np.median(a), "rmse": np.sqrt((a**2).mean()),
-            **{str(t): (a < t).mean() for t in (11.25, 22.5, 30)}}  # fmt: skip
+    return {
+        "mean": a.mean(),
+        "median": np.median(a),
+        "rmse": np.sqrt((a**2).mean()),
+        **{str(t): (a < t).mean() for t in (11.25, 22.5, 30)},
+    }
 
 
 def reference_depth(prediction, target):
@@ -190,8 +200,9 @@ def test_a_perfect_prediction(name):
         assert m.compute()["maxF"] == pytest.approx(4 / 6)
     elif task == "normals":
         m.update(target.float() * 3, target)
-        assert m.compute() == pytest.approx({"mean": 0, "median": 0.005, "rmse": 0, "11.25": 1, "22.5": 1, "30": 1},
-                                            abs=0.006)  # fmt: skip
+        assert m.compute() == pytest.approx(
+            {"mean": 0, "median": 0.005, "rmse": 0, "11.25": 1, "22.5": 1, "30": 1}, abs=0.006
+        )
         assert m.compute()["rmse"] < 1e-4
         m = meter(p)
         m.update(-target, target)
@@ -208,8 +219,14 @@ def test_known_angles():
     prediction = torch.stack([radians.sin(), torch.zeros(6), radians.cos()]).view(1, 3, 1, 6) * 7
     target = torch.tensor([0.0, 0, 1]).view(1, 3, 1, 1).expand(1, 3, 1, 6)
     m.update(prediction, target)
-    expected = {"mean": 185 / 6, "median": 22.5, "rmse": math.sqrt(degrees.square().mean()),
-                "11.25": 2 / 6, "22.5": 3 / 6, "30": 4 / 6}  # fmt: skip
+    expected = {
+        "mean": 185 / 6,
+        "median": 22.5,
+        "rmse": math.sqrt(degrees.square().mean()),
+        "11.25": 2 / 6,
+        "22.5": 3 / 6,
+        "30": 4 / 6,
+    }
     assert m.compute() == pytest.approx(expected, abs=0.006)
     m.update(torch.zeros(1, 3, 1, 1), target[..., :1])  # a zero prediction has no direction: 90 degrees
     assert m.compute()["mean"] == pytest.approx((185 + 90) / 7)
@@ -224,13 +241,16 @@ def test_small_angles_are_not_lost():
     assert m.compute()["mean"] == pytest.approx(0.004, rel=1e-3)
 
 
-@pytest.mark.parametrize("salient, other, expected", [
-    (0.52, 0.5, 1),  # 0.5 itself is not above the threshold 0.5
-    (0.93, 0.88, 1),  # the highest threshold is 0.9
-    (0.22, 0.18, 1),  # the lowest is 0.2
-    (0.18, 0.12, 0),
-    (0.97, 0.92, 2 / 3),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "salient, other, expected",
+    [
+        (0.52, 0.5, 1),  # 0.5 itself is not above the threshold 0.5
+        (0.93, 0.88, 1),  # the highest threshold is 0.9
+        (0.22, 0.18, 1),  # the lowest is 0.2
+        (0.18, 0.12, 0),
+        (0.97, 0.92, 2 / 3),
+    ],
+)
 def test_saliency_thresholds(salient, other, expected):
     m = meter(pair("outdoor/sal"))
     logits = torch.tensor([salient, salient, other, 0.99]).logit().view(1, 1, 1, 4)
@@ -337,7 +357,7 @@ def test_the_histogram_of_other_devices_counts_the_same(name, monkeypatch):
     def unavailable(*_, **__):
         raise AssertionError
 
-    monkeypatch.setattr("matfl.metrics._on_cpu", lambda _: False)
+    monkeypatch.setattr("matfl.tasks.meters._on_cpu", lambda _: False)
     monkeypatch.setattr(torch, "bincount", unavailable)
     forced.update(prediction, target)
     assert forced.compute() == plain.compute()

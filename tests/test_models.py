@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
-from matfl import pretrain
-from matfl.config import override, preset, smoke
-from matfl.models import Backbone, Head, build, start_backbone, start_head, voting_layers
-from matfl.tasks import pair, pairs
+from matfl.config.run_config import override, preset, smoke
+from matfl.models import pretrain
+from matfl.models.network import Backbone, Head, build, start_backbone, start_head, voting_layers
+from matfl.tasks.task import pair, pairs
 
 NETWORKS = ("resnet18", "resnet34", "resnet50")
 RANDOM = override(smoke(), start="random", head_channels=8)
@@ -68,9 +68,11 @@ def test_dilation_computes_the_strided_networks_features_in_between(name):
 
 def test_dilations_of_the_last_stages():
     backbone = Backbone(width=4)
-    found = {name: (module.stride[0], module.dilation[0], module.padding[0])
-             for name, module in backbone.named_modules()
-             if isinstance(module, nn.Conv2d) and name.startswith(("layer3", "layer4"))}  # fmt: skip
+    found = {
+        name: (module.stride[0], module.dilation[0], module.padding[0])
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Conv2d) and name.startswith(("layer3", "layer4"))
+    }
     for stage, rate in (("layer3", 2), ("layer4", 4)):
         first, *rest = [found[f"{stage}.{b}.conv{c}"] for b in (0, 1) for c in (1, 2)]
         assert first == (1, rate // 2, rate // 2)

@@ -9,10 +9,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from matfl.config import PRESETS
-from matfl.reproduce import parameters_of
-from matfl.studies import STUDIES
-from matfl.studies.session import notebooks_folder
+from matfl.config.run_config import PRESETS
+from matfl.paper.reproduce import parameters_of
+from matfl.paper.studies import STUDIES
+from matfl.paper.studies.session import notebooks_folder
 
 FILES = sorted(notebooks_folder().glob("*.ipynb"))
 NAMES = [path.stem for path in FILES]

@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from matfl import plots
-from matfl.aggregation import METHODS
-from matfl.plots import style
-from matfl.tasks import DOMAINS, TASKS, pairs
+from matfl.paper import plots
+from matfl.paper.plots import style
+from matfl.server.aggregation import METHODS
+from matfl.tasks.task import DOMAINS, TASKS, pairs
 
 PAIRS = [pair.name for pair in pairs("scenes9") for _ in range(2)]
 
@@ -101,8 +101,14 @@ def test_cosine_matrix_is_symmetric_around_zero_and_frames_equal_types(ax: Axes)
 
 
 def test_k_sweep_draws_the_means_and_the_baselines(ax: Axes) -> None:
-    frame = pd.DataFrame({"method": ["matfl"] * 4 + ["fedavg"] * 2, "k": [2, 2, 8, 8, 8, 8], "seed": [0, 1] * 3,
-                          "value": [0.1, 0.3, 0.4, 0.6, 0.2, 0.4]})  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "method": ["matfl"] * 4 + ["fedavg"] * 2,
+            "k": [2, 2, 8, 8, 8, 8],
+            "seed": [0, 1] * 3,
+            "value": [0.1, 0.3, 0.4, 0.6, 0.2, 0.4],
+        }
+    )
     plots.k_sweep(frame, ax=ax)
     lines = {line.get_label(): line for line in ax.lines}
     assert lines["MaT-FL"].get_xydata().tolist() == pytest.approx(np.array([[2, 0.2], [8, 0.5]]))
@@ -117,22 +123,42 @@ def test_methods_show_every_seed_and_no_interval_for_one(ax: Axes) -> None:
     drawn = np.concatenate([line.get_xdata() for line in ax.lines])
     assert {-6.0, -8.0, -7.0, 1.0} <= set(drawn.tolist())
     assert [label.get_text() for label in ax.get_yticklabels()] == ["MaT-FL", METHODS["fedavg"].title]
-    assert sum(len(line.get_xdata()) == 2 and line.get_linestyle() == "-" and line.get_color() != "black"
-               for line in ax.lines) == 1  # fmt: skip
+    assert (
+        sum(
+            len(line.get_xdata()) == 2 and line.get_linestyle() == "-" and line.get_color() != "black"
+            for line in ax.lines
+        )
+        == 1
+    )
 
 
 def test_learning_curves_mark_the_direction(ax: Axes) -> None:
-    frame = pd.DataFrame({"method": "matfl", "seed": [0, 1] * 2, "round": [1, 1, 4, 4], "pair": "indoor/depth",
-                          "value": [2.0, 1.0, 1.0, 0.8]})  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "method": "matfl",
+            "seed": [0, 1] * 2,
+            "round": [1, 1, 4, 4],
+            "pair": "indoor/depth",
+            "value": [2.0, 1.0, 1.0, 0.8],
+        }
+    )
     plots.learning_curves(frame, "indoor/depth", ax=ax)
     assert ax.get_ylabel() == "rmse ↓"
     assert ax.lines[0].get_ydata().tolist() == pytest.approx([1.5, 0.9])
 
 
 def test_clients_and_layers(ax: Axes) -> None:
-    frame = pd.DataFrame({"method": ["matfl"] * 4, "clients_per_task": [1, 1, 4, 4], "voting_layers": [1, 1, 8, 8],
-                          "seed": [0, 1] * 2, "delta_m": [0.0, 1.0, 2.0, 3.0], "correctness": 1.0,
-                          "chance": 0.3})  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "method": ["matfl"] * 4,
+            "clients_per_task": [1, 1, 4, 4],
+            "voting_layers": [1, 1, 8, 8],
+            "seed": [0, 1] * 2,
+            "delta_m": [0.0, 1.0, 2.0, 3.0],
+            "correctness": 1.0,
+            "chance": 0.3,
+        }
+    )
     plots.clients_per_task(frame, value="delta_m", label="d", ax=ax)
     assert ax.lines[1].get_ydata().tolist() == [0.5, 2.5]
     _, other = plots.figure("single", height=2)
@@ -164,8 +190,17 @@ def test_votes_and_agreement(ax: Axes) -> None:
 
 
 def test_rounds(ax: Axes) -> None:
-    frame = pd.DataFrame({"round": [1, 2], "seed": 0, "correctness": [1.0, 0.5], "chance": 0.4,
-                          "self_weight": [0.9, 0.8], "partner_weight": 0.1, "other_weight": [0.0, 0.1]})  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "round": [1, 2],
+            "seed": 0,
+            "correctness": [1.0, 0.5],
+            "chance": 0.4,
+            "self_weight": [0.9, 0.8],
+            "partner_weight": 0.1,
+            "other_weight": [0.0, 0.1],
+        }
+    )
     plots.grouping_correctness(frame, ax=ax)
     assert ax.lines[1].get_ydata()[0] == 0.4
     _, other = plots.figure("single", height=2)
@@ -187,7 +222,7 @@ def test_label_pictures() -> None:
     assert plots.label_picture(np.zeros((2, 2), np.float16), "depth", 1).tolist() == [[[0.5] * 3] * 2] * 2
     edges = plots.label_picture(np.array([[0, 1, 255]], np.uint8), "edge", 1)
     assert edges[0].tolist() == [[0] * 3, [1] * 3, [0.5] * 3]
-    from matfl.plots.benchmark import label_colors
+    from matfl.paper.plots.benchmark import label_colors
 
     assert len({tuple(color) for color in label_colors(40).tolist()}) == 40
 
@@ -202,15 +237,17 @@ def test_gallery_partition_classes_and_transfer(ax: Axes) -> None:
     plots.class_frequencies(pd.DataFrame({"class_name": ["a", "b"], "share": [0.9, 0.1], "images": [1, 0.5]}), ax=other)
     assert [bar.get_width() for bar in other.patches] == [1, 0.5, 0.9, 0.1]
     _, third = plots.figure("single", height=2)
-    gains = pd.DataFrame({"pair": "outdoor/sal", "sharing": ["domain", "domain", "all"], "seed": [0, 1, 0],
-                          "gain": [1.0, 3.0, -1.0]})  # fmt: skip
+    gains = pd.DataFrame(
+        {"pair": "outdoor/sal", "sharing": ["domain", "domain", "all"], "seed": [0, 1, 0], "gain": [1.0, 3.0, -1.0]}
+    )
     plots.transfer(gains, ax=third)
     assert [bar.get_height() for bar in third.patches[:2]] == [2, -1]
 
 
 def test_costs(ax: Axes) -> None:
-    frame = pd.DataFrame({"clients": [2, 4] * 2, "way": ["ours"] * 2 + ["naive"] * 2, "seconds": [1.0, 2, 4, 16],
-                          "gigabytes": 1.0})  # fmt: skip
+    frame = pd.DataFrame(
+        {"clients": [2, 4] * 2, "way": ["ours"] * 2 + ["naive"] * 2, "seconds": [1.0, 2, 4, 16], "gigabytes": 1.0}
+    )
     plots.server_step(frame, ax=ax)
     assert ax.lines[1].get_ydata().tolist() == [4, 16]
     assert ax.get_yscale() == "log"

@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 from synthetic_runs import fake_run
 
-from matfl import reproduce as driver
-from matfl.config import smoke
-from matfl.reproduce import choose, normalise, parameters_of, reproduce, typed_parameters
-from matfl.studies import STUDIES, Claim, Plan
-from matfl.studies import session as places
-from matfl.studies.base import setting
-from matfl.studies.session import VOTES, Session, collect, export_record
+from matfl.config.run_config import smoke
+from matfl.paper import reproduce as driver
+from matfl.paper.reproduce import choose, normalise, parameters_of, reproduce, typed_parameters
+from matfl.paper.studies import STUDIES, Claim, Plan
+from matfl.paper.studies import session as places
+from matfl.paper.studies.base import setting
+from matfl.paper.studies.session import VOTES, Session, collect, export_record
 
 
 def write_notebook(path: Path, parameters: str, *cells: str) -> None:
@@ -90,8 +90,10 @@ def test_normalised_notebooks_do_not_differ_from_execution_to_execution(tmp_path
         parameters, injected = new_code_cell("k: int = 1"), new_code_cell("k = 2")
         injected.metadata["tags"] = ["injected-parameters"]
         shown = new_code_cell("k", execution_count=7)
-        shown.outputs = [new_output("stream", name="stderr", text=run),
-                         new_output("execute_result", {"text/plain": "2"}, execution_count=7)]  # fmt: skip
+        shown.outputs = [
+            new_output("stream", name="stderr", text=run),
+            new_output("execute_result", {"text/plain": "2"}, execution_count=7),
+        ]
         shown.metadata["papermill"] = {"duration": run}
         shown.metadata["execution"] = {"iopub.status.busy": run}
         cells = [parameters, injected, shown]
@@ -107,8 +109,9 @@ def test_normalised_notebooks_do_not_differ_from_execution_to_execution(tmp_path
     assert contents[0] == contents[1]
     cells = nbformat.read(tmp_path / "first.ipynb", as_version=4).cells
     assert [cell.execution_count for cell in cells] == [1, 2]
-    assert cells[1].outputs == [{"output_type": "execute_result", "data": {"text/plain": "2"}, "metadata": {},
-                                 "execution_count": 2}]  # fmt: skip
+    assert cells[1].outputs == [
+        {"output_type": "execute_result", "data": {"text/plain": "2"}, "metadata": {}, "execution_count": 2}
+    ]
 
 
 @pytest.fixture
@@ -117,10 +120,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
     body = """
-from matfl.studies import Claim, Session
+from matfl.paper.studies import Claim, Session
 import matplotlib.pyplot as plt
 import pandas as pd
-from matfl import plots
+from matfl.paper import plots
 session = Session("{study}", preset)
 fig, ax = plots.figure("single", height=1)
 ax.plot([0, number])
@@ -129,8 +132,12 @@ session.report([Claim(text="The number is positive.", held=number > 0, evidence=
 """
     parameters = 'preset: str = "quick"  # the preset\nnumber: int = 1  # a number'
     write_notebook(notebooks / "90_first.ipynb", parameters, body.format(study="90_first"))
-    write_notebook(notebooks / "91_second.ipynb", parameters + '\nword: str = ""  # text',
-                   "assert number >= 0, 'negative'", body.format(study="91_second"))  # fmt: skip
+    write_notebook(
+        notebooks / "91_second.ipynb",
+        parameters + '\nword: str = ""  # text',
+        "assert number >= 0, 'negative'",
+        body.format(study="91_second"),
+    )
 
     def plan(preset: str, *, number: int = 1) -> Plan:
         return Plan(configs=(setting(smoke(), "outdoor5", method="matfl", seed=abs(number)),))
@@ -156,9 +163,17 @@ def test_notebooks_are_executed_and_their_claims_reported(small: Path, capsys: p
     assert reproduce(preset="smoke", parameters={"number": "3"}, runs_dir=small / "runs") == 0
     out = small / "figures" / "smoke-number=3"
     assert sorted(path.name for path in out.iterdir()) == [
-        "90_first.ipynb", "90_first.json", "90_first_line.csv", "90_first_line.pdf", "90_first_line.png",
-        "91_second.ipynb", "91_second.json", "91_second_line.csv", "91_second_line.pdf", "91_second_line.png",
-    ]  # fmt: skip
+        "90_first.ipynb",
+        "90_first.json",
+        "90_first_line.csv",
+        "90_first_line.pdf",
+        "90_first_line.png",
+        "91_second.ipynb",
+        "91_second.json",
+        "91_second_line.csv",
+        "91_second_line.pdf",
+        "91_second_line.png",
+    ]
     printed = capsys.readouterr().out
     assert "90_first" in printed
     assert "held       The number is positive." in printed
@@ -204,7 +219,7 @@ def test_executed_notebooks_take_the_place_of_the_checkouts(small: Path, monkeyp
 
 
 def test_sessions_write_only_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from matfl import plots
+    from matfl.paper import plots
 
     session = Session("04_k_sweep", "smoke")
     fig, _ = plots.figure("single", height=1)
@@ -226,7 +241,7 @@ def write_run(folder: Path, config: Any, run: Any) -> Path:
     """Store a made-up run as the run store would, finished and without weights."""
     from dataclasses import asdict
 
-    from matfl.federation import data_version
+    from matfl.runs.engine import data_version
 
     path = folder / config.name
     path.mkdir(parents=True)
@@ -239,7 +254,7 @@ def write_run(folder: Path, config: Any, run: Any) -> Path:
 
 
 def test_exported_records_are_small_and_still_runs(tmp_path: Path) -> None:
-    from matfl.runs import Run, load_or_run
+    from matfl.runs.run import Run, load_or_run
 
     config = setting(smoke(), "scenes9", method="matfl")
     run = Run(write_run(tmp_path / "runs", config, fake_run(config)))
@@ -260,7 +275,7 @@ def test_exported_records_are_small_and_still_runs(tmp_path: Path) -> None:
 def test_a_record_without_the_votes_that_are_needed_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from matfl.runs import Run
+    from matfl.runs.run import Run
 
     config = setting(smoke(), "scenes9", method="matfl")
     run = Run(write_run(tmp_path / "runs", config, fake_run(config)))
@@ -274,7 +289,7 @@ def test_a_record_without_the_votes_that_are_needed_does_not_count(
         asked.append(options.get("records"))
         return [run if options.get("records") is None else found for _ in configs]
 
-    monkeypatch.setattr("matfl.runs.load_or_run", trained)
+    monkeypatch.setattr("matfl.runs.run.load_or_run", trained)
     (richer,) = collect(Plan(configs=(config,), votes=(config,)), runs_dir=tmp_path / "none")
     assert asked == [[tmp_path / "lean"], None]
     assert "votes" in richer.diagnostics
@@ -283,7 +298,7 @@ def test_a_record_without_the_votes_that_are_needed_does_not_count(
 def test_what_is_drawn_does_not_depend_on_which_copy_of_a_run_is_at_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from matfl.runs import Run
+    from matfl.runs.run import Run
 
     config = setting(smoke(), "scenes9", method="matfl")
     stored = Run(write_run(tmp_path / "runs", config, fake_run(config, 1 / 3)))
@@ -300,7 +315,7 @@ def test_what_is_drawn_does_not_depend_on_which_copy_of_a_run_is_at_hand(
 
 
 def test_records_keep_votes_that_a_part_of_the_studies_does_not_need(tmp_path: Path) -> None:
-    from matfl.runs import Run
+    from matfl.runs.run import Run
 
     config = setting(smoke(), "scenes9", method="matfl")
     run = Run(write_run(tmp_path / "runs", config, fake_run(config)))

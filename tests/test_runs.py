@@ -16,16 +16,18 @@ import pytest
 import torch
 from tiny import TINY, contents, tiny
 
-from matfl import federation, runs, store
-from matfl.parallel import describe
-from matfl.runs import Run, export, list_runs, load_or_run, metrics_table
+from matfl.runs import engine as federation
+from matfl.runs import run as runs
+from matfl.runs import store
+from matfl.runs.parallel import describe
+from matfl.runs.run import Run, export, list_runs, load_or_run, metrics_table
 
 TRAIN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from tiny import tiny
-from matfl import federation
+from matfl.runs import engine as federation
 print("ready", flush=True)
 federation.run(tiny(**eval(sys.argv[3])), Path(sys.argv[1]), device="cpu", cache_dir=sys.argv[2], wait=True)
 """.format(tests=str(Path(__file__).parent))  # noqa: UP032  (the code has braces of its own)
@@ -180,7 +182,7 @@ def test_configs_are_described_by_what_they_change():
 
 
 def runs_quick():
-    from matfl.config import quick
+    from matfl.config.run_config import quick
 
     return quick()
 
@@ -265,13 +267,16 @@ def test_a_ray_cluster_gives_the_same_numbers(tmp_path, cache, monkeypatch):
 @pytest.mark.slow
 def test_an_interrupted_call_goes_on(tmp_path, cache):
     # A test run in the background of a shell inherits that interrupts are ignored.
-    code = (f"import signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import tiny\n"
-            "from matfl.runs import load_or_run\n"
-            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "load_or_run([tiny(seed=s, rounds=30) for s in range(3)], runs_dir=sys.argv[1], cache_dir=sys.argv[2],"
-            " jobs=2, device='cpu')")  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-c", code, tmp_path, cache], stderr=subprocess.PIPE, text=True,
-                               start_new_session=True)  # fmt: skip
+    code = (
+        f"import signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import tiny\n"
+        "from matfl.runs.run import load_or_run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "load_or_run([tiny(seed=s, rounds=30) for s in range(3)], runs_dir=sys.argv[1], cache_dir=sys.argv[2],"
+        " jobs=2, device='cpu')"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path, cache], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     while sum(store.read_state(path).get("round", 0) for path in tmp_path.glob("tiny-*")) < 4:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
@@ -279,8 +284,14 @@ def test_an_interrupted_call_goes_on(tmp_path, cache):
     assert process.returncode != 0
     assert "KeyboardInterrupt" in errors
     before = {run.config.seed: len(run.rounds) for run in list_runs(tmp_path) if (run.path / "state.json").exists()}
-    found = load_or_run([tiny(seed=s, rounds=30) for s in range(3)], runs_dir=tmp_path, cache_dir=cache, jobs=2,
-                        device="cpu", progress=False)  # fmt: skip
+    found = load_or_run(
+        [tiny(seed=s, rounds=30) for s in range(3)],
+        runs_dir=tmp_path,
+        cache_dir=cache,
+        jobs=2,
+        device="cpu",
+        progress=False,
+    )
     assert all(run.finished for run in found)
     resumed = [run.provenance["resumed"][0]["from_round"] for run in found if "resumed" in run.provenance]
     assert resumed

@@ -17,7 +17,7 @@ from matfl.scenes.layout import look_at
 from matfl.scenes.parts import BOX, CAPSULE, CYLINDER, ELLIPSOID, PLANE, Parts, Primitives, material, vector
 from matfl.scenes.scene import Scenes, pack
 from matfl.scenes.shadows import shadowed
-from matfl.tasks import DOMAINS
+from matfl.tasks.task import DOMAINS
 
 CPU = torch.device("cpu")
 BUILDERS = {"outdoor": outdoor.build, "indoor": indoor.build}
@@ -177,12 +177,21 @@ def test_ball_and_ground_in_closed_form():
     assert width == pytest.approx(size / 0.5 / 24**0.5, abs=1.01)
 
 
-@pytest.mark.parametrize("kind, origin, expected", [
-    (ELLIPSOID, (0.0, 0.0, -5.0), 4.0), (BOX, (0.5, -0.5, -5.0), 4.0), (BOX, (1.5, 0.0, -5.0), np.inf),
-    (CYLINDER, (0.0, 0.9, -5.0), 4.0), (CYLINDER, (0.0, 1.1, -5.0), np.inf), (CAPSULE, (0.0, 1.9, -5.0), 4.0),
-    (CAPSULE, (0.0, 2.6, -5.0), 4.2), (CAPSULE, (0.0, 3.01, -5.0), np.inf), (ELLIPSOID, (0.0, 0.0, 5.0), np.inf),
-    (BOX, (0.0, 0.0, 0.0), np.inf),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, origin, expected",
+    [
+        (ELLIPSOID, (0.0, 0.0, -5.0), 4.0),
+        (BOX, (0.5, -0.5, -5.0), 4.0),
+        (BOX, (1.5, 0.0, -5.0), np.inf),
+        (CYLINDER, (0.0, 0.9, -5.0), 4.0),
+        (CYLINDER, (0.0, 1.1, -5.0), np.inf),
+        (CAPSULE, (0.0, 1.9, -5.0), 4.0),
+        (CAPSULE, (0.0, 2.6, -5.0), 4.2),
+        (CAPSULE, (0.0, 3.01, -5.0), np.inf),
+        (ELLIPSOID, (0.0, 0.0, 5.0), np.inf),
+        (BOX, (0.0, 0.0, 0.0), np.inf),
+    ],
+)
 def test_unit_primitives_along_z(kind, origin, expected):
     # The capsule has half length 2: its ball at y = 2 is entered at y = 2.6 where z = -0.8.
     start = tuple(torch.tensor([c]) for c in origin)
@@ -193,8 +202,12 @@ def test_unit_primitives_along_z(kind, origin, expected):
 
 def test_small_far_ball_keeps_its_digits():
     # b^2 - ac in float32 would lose the ball: 1 against 4e8.
-    t = tracing.intersect(ELLIPSOID, tuple(torch.tensor([c]) for c in (0.0, 0.6, -20000.0)),
-                          tuple(torch.tensor([c]) for c in (0.0, 0.0, 1.0)), torch.zeros(1))  # fmt: skip
+    t = tracing.intersect(
+        ELLIPSOID,
+        tuple(torch.tensor([c]) for c in (0.0, 0.6, -20000.0)),
+        tuple(torch.tensor([c]) for c in (0.0, 0.0, 1.0)),
+        torch.zeros(1),
+    )
     assert t.item() == pytest.approx(20000 - 0.8, abs=2e-3)
 
 
@@ -333,8 +346,13 @@ def test_parts_of_a_large_batch_are_the_small_batches(monkeypatch):
 
 
 def test_seed_domain_split_and_index_each_change_the_picture():
-    cases = [("outdoor", "train", 1, 0), ("outdoor", "train", 1, 1), ("outdoor", "val", 1, 0),
-             ("outdoor", "train", 0, 0), ("indoor", "train", 1, 0)]  # fmt: skip
+    cases = [
+        ("outdoor", "train", 1, 0),
+        ("outdoor", "train", 1, 1),
+        ("outdoor", "val", 1, 0),
+        ("outdoor", "train", 0, 0),
+        ("indoor", "train", 1, 0),
+    ]
     first, *others = (
         scenes.render(domain, split, [k], size=32, seed=seed)["image"] for domain, split, k, seed in cases
     )
@@ -392,12 +410,20 @@ def test_objects_are_of_every_class_and_deterministic():
 # --- bad input
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"domain": "pascal"}, "choose from outdoor, indoor"), ({"split": "test"}, "choose from train, val"),
-    ({"size": 15}, "at least 16"), ({"size": 64.0}, "at least 16"), ({"seed": -1}, "from 0 to"),
-    ({"indices": [0, -1]}, "integers >= 0"), ({"indices": [0.5]}, "integers >= 0"), ({"indices": []}, "at least one"),
-    ({"indices": [[0]]}, "flat sequence"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"domain": "pascal"}, "choose from outdoor, indoor"),
+        ({"split": "test"}, "choose from train, val"),
+        ({"size": 15}, "at least 16"),
+        ({"size": 64.0}, "at least 16"),
+        ({"seed": -1}, "from 0 to"),
+        ({"indices": [0, -1]}, "integers >= 0"),
+        ({"indices": [0.5]}, "integers >= 0"),
+        ({"indices": []}, "at least one"),
+        ({"indices": [[0]]}, "flat sequence"),
+    ],
+)
 def test_bad_input_is_refused_with_the_remedy(change, message):
     given = {"domain": "outdoor", "split": "train", "indices": [0], "seed": 0, "size": 16, **change}
     with pytest.raises(ValueError, match=message):

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from matfl import store
-from matfl.config import smoke
+from matfl.config.run_config import smoke
+from matfl.runs import store
 
 CONFIG = smoke()
 
@@ -202,8 +202,10 @@ def test_discard_keeps_foreign_files(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt"}
 
 
-HOLDER = "import sys, time\nfrom pathlib import Path\nfrom matfl import store\n" \
-         "with store.locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"  # fmt: skip
+HOLDER = (
+    "import sys, time\nfrom pathlib import Path\nfrom matfl.runs import store\n"
+    "with store.locked(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)\n"
+)
 
 
 def test_the_lock_refuses_a_second_process_and_ends_with_its_holder(tmp_path):

@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 from synthetic_runs import FakeRun, diagnostics, fake_run, metrics, scores
 
-from matfl.config import quick, smoke
-from matfl.studies import (
+from matfl.config.run_config import quick, smoke
+from matfl.paper.studies import (
     STUDIES,
     Plan,
     benchmark,
@@ -26,18 +26,20 @@ from matfl.studies import (
     tables,
     update_tsne,
 )
-from matfl.studies import diagnostics as measure
-from matfl.studies.base import Claim, base_config, chosen_methods, chosen_numbers, setting, sizes, verdict
-from matfl.studies.session import Report, merged
-from matfl.studies.store import Record, job_name, load_or_compute, read_record
+from matfl.paper.studies import diagnostics as measure
+from matfl.paper.studies.base import Claim, base_config, chosen_methods, chosen_numbers, setting, sizes, verdict
+from matfl.paper.studies.session import Report, merged
+from matfl.paper.studies.store import Record, job_name, load_or_compute, read_record
 
 BETTER = {"local": -4.0, "single_task": 0.0, "fedavg": -7.0, "fedprox": -8.0, "matfl": -1.0}
 
 
 def runs_of(plan: Plan, better: dict[str, float] = BETTER, spread: float = 0.0) -> list[FakeRun]:
     """A made-up run for every config of a plan; `spread` percent more for each seed except in single_task."""
-    return [fake_run(c, better.get(c.method, -2.0) + (0 if c.method == "single_task" else spread * c.seed))
-            for c in plan.configs]  # fmt: skip
+    return [
+        fake_run(c, better.get(c.method, -2.0) + (0 if c.method == "single_task" else spread * c.seed))
+        for c in plan.configs
+    ]
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
@@ -122,8 +124,13 @@ def test_update_sets_differ_by_one_setting() -> None:
     assert isinstance(main, update_tsne.UpdateSet)
     assert len(main.units()) == 90
     assert main.config.lr == 1e-4
-    assert [job.title for job in others] == ["heads per_type", "heads per_task", "heads independent",
-                                             "learning rate x 10", "random start"]  # fmt: skip
+    assert [job.title for job in others] == [
+        "heads per_type",
+        "heads per_task",
+        "heads independent",
+        "learning rate x 10",
+        "random start",
+    ]
     assert len({job_name(job) for job in (main, *others)}) == 6
 
 
@@ -131,8 +138,11 @@ def test_update_sets_differ_by_one_setting() -> None:
 
 
 def test_delta_m_of_a_uniform_gain_is_that_gain() -> None:
-    runs = [fake_run(setting(smoke(), "scenes9", method=name, seed=seed), better)
-            for name, better in (("single_task", 0.0), ("matfl", 3.0)) for seed in (0, 1)]  # fmt: skip
+    runs = [
+        fake_run(setting(smoke(), "scenes9", method=name, seed=seed), better)
+        for name, better in (("single_task", 0.0), ("matfl", 3.0))
+        for seed in (0, 1)
+    ]
     found = tables.delta_table(tables.final(runs)).set_index(["method", "seed"])["delta_m"]
     assert found["matfl", 0] == pytest.approx(3.0)
     assert found["matfl", 1] == pytest.approx(3.0)
@@ -174,9 +184,14 @@ def test_interval_is_the_paired_t_test() -> None:
 
 
 def test_paired_matches_seeds_and_refuses_mixtures() -> None:
-    frame = pd.DataFrame({
-        "tasks": "a", "method": ["x", "x", "y", "y"], "seed": [0, 1, 1, 0], "value": [1.0, 2.0, 5.0, 3.0],
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "tasks": "a",
+            "method": ["x", "x", "y", "y"],
+            "seed": [0, 1, 1, 0],
+            "value": [1.0, 2.0, 5.0, 3.0],
+        }
+    )
     row = tables.paired(frame, "value", method="x", against="y").iloc[0]
     assert row["mean"] == pytest.approx(np.mean([1 - 3, 2 - 5]))
     twice = pd.concat([frame, frame])
@@ -231,8 +246,9 @@ def test_agreement_of_equal_and_of_unrelated_layers() -> None:
     unrelated = measure.agreement(generator.normal(size=(20, 2, 12, 12)), np.ones((20, 12), bool))
     assert abs(unrelated[0, 1]) < 0.1
     values = generator.normal(size=(1, 2, 5, 5))
-    expected = np.mean([stats.spearmanr(np.delete(values[0, 0, i], i), np.delete(values[0, 1, i], i)).statistic
-                        for i in range(5)])  # fmt: skip
+    expected = np.mean(
+        [stats.spearmanr(np.delete(values[0, 0, i], i), np.delete(values[0, 1, i], i)).statistic for i in range(5)]
+    )
     assert measure.agreement(values, np.ones((1, 5), bool))[0, 1] == pytest.approx(expected)
     assert np.isnan(measure.agreement(values, np.array([[True, True, False, False, False]]))).all()
 
@@ -289,8 +305,15 @@ def test_clients_per_task_claims_name_every_scale() -> None:
 
 def test_k_sweep_numbers_and_claims() -> None:
     plan = k_sweep.plan("quick")
-    runs = [fake_run(c, BETTER[c.method] + (0.1 * c.seed if c.method != "single_task" else 0)
-                     + (5 if c.method == "matfl" and c.k > 2 else 0)) for c in plan.configs]  # fmt: skip
+    runs = [
+        fake_run(
+            c,
+            BETTER[c.method]
+            + (0.1 * c.seed if c.method != "single_task" else 0)
+            + (5 if c.method == "matfl" and c.k > 2 else 0),
+        )
+        for c in plan.configs
+    ]
     frame = k_sweep.numbers(runs)
     assert frame.loc[(frame["k"] == 2) & (frame["seed"] == 0), "delta_m"].tolist() == pytest.approx([-1])
     assert set(frame["pair"]) == {"outdoor/semseg"}
@@ -385,11 +408,18 @@ def test_the_chosen_precision_is_judged_by_the_spread_of_seeds() -> None:
 def clustered_updates(domains: float = 0.0, types: float = 1.0, models: int = 4) -> tuple[np.ndarray, list[str]]:
     """Cosines of updates made of a part per task type, a part per domain and noise."""
     generator = np.random.default_rng(0)
-    labels = [pair for pair in ("outdoor/semseg", "outdoor/normals", "indoor/semseg", "indoor/normals", "indoor/depth")
-              for _ in range(models)]  # fmt: skip
+    labels = [
+        pair
+        for pair in ("outdoor/semseg", "outdoor/normals", "indoor/semseg", "indoor/normals", "indoor/depth")
+        for _ in range(models)
+    ]
     parts = {name: generator.normal(size=300) for label in labels for name in label.split("/")}
-    updates = np.stack([domains * parts[label.split("/")[0]] + types * parts[label.split("/")[1]]
-                        + 0.5 * generator.normal(size=300) for label in labels])  # fmt: skip
+    updates = np.stack(
+        [
+            domains * parts[label.split("/")[0]] + types * parts[label.split("/")[1]] + 0.5 * generator.normal(size=300)
+            for label in labels
+        ]
+    )
     updates /= np.linalg.norm(updates, axis=1, keepdims=True)
     return updates @ updates.T, labels
 
@@ -416,9 +446,11 @@ def test_pair_matrix_leaves_out_the_model_itself() -> None:
 def test_costs_of_the_benches_as_tables() -> None:
     machine = {"device": "cpu", "processor": "P", "cores": 2, "torch": "2"}
     step = {"way": "step", "width": 16, "parameters": 1000, "machine": machine}
-    rows = [{**step, "clients": 9, "naive_s": 0.4, "step_s": 0.02, "floor_s": 0.01},
-            {**step, "clients": 288, "step_s": 0.6, "floor_s": 0.3},
-            {**step, "way": "stream", "clients": 288, "peak_mb": 70.0}]  # fmt: skip
+    rows = [
+        {**step, "clients": 9, "naive_s": 0.4, "step_s": 0.02, "floor_s": 0.01},
+        {**step, "clients": 288, "step_s": 0.6, "floor_s": 0.3},
+        {**step, "way": "stream", "clients": 288, "peak_mb": 70.0},
+    ]
     server = type("Record", (), {"values": {"rows": rows}})()
     steps = cost_and_scale.server_steps(server)
     assert steps["way"].tolist() == ["naive", "ours", "floor", "ours", "floor"]
@@ -449,8 +481,10 @@ def test_records_of_other_machines(tmp_path: Path) -> None:
 def test_cosines_of_updates_and_a_model_that_did_not_move() -> None:
     job = update_tsne.UpdateSet(title="main", config=setting(smoke(), "outdoor/sal"), subsets=2, share=0.1)
     values = {"loss": 1.0, "images": 3, "cos_start": 0.0}
-    parts = [(values, {"update": np.array(update, np.float32), "voting": np.array([0, 1, 1])})
-             for update in ([3.0, 4.0, 0.0], [0.0, 0.0, 2.0])]  # fmt: skip
+    parts = [
+        (values, {"update": np.array(update, np.float32), "voting": np.array([0, 1, 1])})
+        for update in ([3.0, 4.0, 0.0], [0.0, 0.0, 2.0])
+    ]
     _, arrays = job.combine(parts)
     assert arrays["cosine_backbone"][0, 1] == 0
     assert arrays["cosine_backbone"][0, 0] == pytest.approx(1)
@@ -473,10 +507,14 @@ def test_embedding_is_repeatable() -> None:
 
 
 def test_gains_have_the_sign_of_better() -> None:
-    frame = pd.DataFrame({
-        "sharing": ["none", "domain", "none", "domain"], "pair": ["outdoor/semseg"] * 2 + ["outdoor/normals"] * 2,
-        "seed": 0, "value": [0.5, 0.6, 20.0, 18.0],
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "sharing": ["none", "domain", "none", "domain"],
+            "pair": ["outdoor/semseg"] * 2 + ["outdoor/normals"] * 2,
+            "seed": 0,
+            "value": [0.5, 0.6, 20.0, 18.0],
+        }
+    )
     assert benchmark.gains(frame)["gain"].tolist() == pytest.approx([20, 10])
     claims = benchmark.claims(benchmark.gains(frame))
     assert [claim.word for claim in claims] == ["undecided"]
@@ -494,8 +532,19 @@ def test_central_groups() -> None:
 
 
 def test_central_records_hold_the_curve_behind_odsf() -> None:
-    config = setting(smoke(), "outdoor/sal,indoor/edge", images_train=20, images_val=4, images_per_client=4, rounds=1,
-                     local_epochs=1, start="random", precision="fp32", width=4, head_channels=8)  # fmt: skip
+    config = setting(
+        smoke(),
+        "outdoor/sal,indoor/edge",
+        images_train=20,
+        images_val=4,
+        images_per_client=4,
+        rounds=1,
+        local_epochs=1,
+        start="random",
+        precision="fp32",
+        width=4,
+        head_channels=8,
+    )
     job = benchmark.CentralTest(config=config)
     values, arrays = job.combine([job.compute(unit, device="cpu") for unit in job.units()])
     record = Record(path=Path(job_name(job)), spec=job.spec(), values=values, arrays=arrays, provenance={})
@@ -538,8 +587,10 @@ class Squares:
     def combine(
         self, parts: list[tuple[dict[str, object], dict[str, np.ndarray]]]
     ) -> tuple[dict[str, object], dict[str, np.ndarray]]:
-        return ({"squares": [values["square"] for values, _ in parts]},
-                {"all": np.stack([arrays["array"] for _, arrays in parts])})  # fmt: skip
+        return (
+            {"squares": [values["square"] for values, _ in parts]},
+            {"all": np.stack([arrays["array"] for _, arrays in parts])},
+        )
 
 
 def test_records_are_computed_once_and_found_in_the_store_or_among_records(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from matfl.tasks import DOMAINS, IGNORE, TASK_SETS, TASKS, Pair, pair, pairs, unit
+from matfl.tasks.task import DOMAINS, IGNORE, TASK_SETS, TASKS, Pair, pair, pairs, unit
 
 EVERY = [p.name for p in (*pairs("scenes9"), *pairs("paper9"))]
 
@@ -137,8 +137,17 @@ def test_unit_is_normalize_at_any_length():
 
 
 def test_the_nine_pairs_of_the_paper():
-    names = ["pascal/semseg", "pascal/human_parts", "pascal/sal", "pascal/normals", "pascal/edge",
-             "nyud/semseg", "nyud/normals", "nyud/edge", "nyud/depth"]  # fmt: skip
+    names = [
+        "pascal/semseg",
+        "pascal/human_parts",
+        "pascal/sal",
+        "pascal/normals",
+        "pascal/edge",
+        "nyud/semseg",
+        "nyud/normals",
+        "nyud/edge",
+        "nyud/depth",
+    ]
     assert [p.name for p in pairs("paper9")] == names
     assert [p.channels for p in pairs("paper9")] == [21, 7, 1, 3, 1, 40, 3, 1, 1]
     assert [str(p).split("/")[1] for p in pairs("scenes9")] == [n.split("/")[1] for n in names]

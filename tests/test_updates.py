@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from matfl.updates import ClientUpdate, Layout, Updates, save_update
+from matfl.server.updates import ClientUpdate, Layout, Updates, save_update
 
 
 class Net(nn.Module):
@@ -65,7 +65,7 @@ def test_layout_keeps_the_state_dict_order_and_tells_kinds_apart():
 
 
 def test_layout_of_resnet18_holds_every_parameter():
-    from matfl.models import Backbone, voting_layers
+    from matfl.models.network import Backbone, voting_layers
 
     with torch.device("meta"):
         backbone = Backbone()
@@ -156,8 +156,10 @@ def test_no_replies():
 def test_wrong_shapes_name_client_and_tensor(tmp_path):
     bad = client_update(3).state | {"last.weight": torch.zeros(3, 8)}
     missing = {name: t for name, t in client_update(3).state.items() if name != "norm.running_var"}
-    for state, message in ((bad, r"client 3: tensor 'last.weight' has shape \(3, 8\), but the backbone's is \(2, 8\)"),
-                           (missing, r"client 3: tensor 'norm.running_var' is missing")):  # fmt: skip
+    for state, message in (
+        (bad, r"client 3: tensor 'last.weight' has shape \(3, 8\), but the backbone's is \(2, 8\)"),
+        (missing, r"client 3: tensor 'norm.running_var' is missing"),
+    ):
         with pytest.raises(ValueError, match=message):
             Updates.of(LAYOUT, [client_update(1), client_update(3, state=state)])
     paths = files_of(tmp_path, (1, 3))
@@ -174,8 +176,13 @@ def test_wrong_shapes_name_client_and_tensor(tmp_path):
 
 def test_updates_check_their_parts():
     good = Updates.of(LAYOUT, [client_update(1), client_update(2)])
-    parts = {"layout": LAYOUT, "clients": (1, 2), "updates_NP": good.updates_NP, "buffers_NB": good.buffers_NB,
-             "heads": good.heads}  # fmt: skip
+    parts = {
+        "layout": LAYOUT,
+        "clients": (1, 2),
+        "updates_NP": good.updates_NP,
+        "buffers_NB": good.buffers_NB,
+        "heads": good.heads,
+    }
     with pytest.raises(ValueError, match=r"updates_NP has shape .* but 2 clients"):
         Updates(**parts | {"updates_NP": good.updates_NP[:, 1:]})
     with pytest.raises(ValueError, match=r"buffers_NB has shape"):
@@ -189,7 +196,7 @@ def test_updates_check_their_parts():
 def test_streamed_columns_equal_those_in_memory(tmp_path, memory, threads, monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    monkeypatch.setattr("matfl.files._WINDOW", 7)
+    monkeypatch.setattr("matfl.server.files._WINDOW", 7)
     paths = files_of(tmp_path, (3, 1, 2))
     streamed, held = (
         Updates.stream(LAYOUT, paths, memory=memory),

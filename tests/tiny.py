@@ -2,13 +2,25 @@
 
 from pathlib import Path
 
-from matfl.config import RunConfig, override, smoke
+from matfl.config.run_config import RunConfig, override, smoke
 
 TINY = override(
-    smoke(), preset="tiny", tasks="outdoor/semseg,indoor/depth", size=32, images_train=16, images_val=4, start="random",
-    images_per_client=4, batch_size=2, local_epochs=1, rounds=3, evaluate_every=2, head_channels=8,
-    aspp_rates=(1,), k=2,
-)  # fmt: skip
+    smoke(),
+    preset="tiny",
+    tasks="outdoor/semseg,indoor/depth",
+    size=32,
+    images_train=16,
+    images_val=4,
+    start="random",
+    images_per_client=4,
+    batch_size=2,
+    local_epochs=1,
+    rounds=3,
+    evaluate_every=2,
+    head_channels=8,
+    aspp_rates=(1,),
+    k=2,
+)
 """Two clients a task, four images each, 3 rounds; evaluated after the second and the last."""
 
 SAME = ("metrics.csv", "diagnostics.npz", "checkpoint.safetensors", "config.json", "state.json")

@@ -22,17 +22,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from matfl.augment import augment
 from matfl.bench.loops import Pictures, arrays
 from matfl.bench.record import Speed, machine, race, save
-from matfl.config import RunConfig, preset
+from matfl.config.run_config import RunConfig, preset
+from matfl.core.streams import stream
 from matfl.data import load_split, make
+from matfl.data.augment import augment
 from matfl.data.decode import Sample
 from matfl.data.layouts import locate
 from matfl.data.real import resize_image, resize_nearest, resize_normals
 from matfl.scenes import render
-from matfl.streams import stream
-from matfl.tasks import DOMAINS, pairs
+from matfl.tasks.task import DOMAINS, pairs
 
 __all__ = ["PARTS", "main"]
 
@@ -67,8 +67,12 @@ def _augment(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         here, there = images.to(options.device), targets.to(options.device)
         generator = stream("bench", "augment")
 
-        def batched(images: torch.Tensor = here, targets: torch.Tensor = there, pair: Any = pair,
-                    generator: torch.Generator = generator) -> int:  # fmt: skip
+        def batched(
+            images: torch.Tensor = here,
+            targets: torch.Tensor = there,
+            pair: Any = pair,
+            generator: torch.Generator = generator,
+        ) -> int:
             augment(images, targets, pair, generator=generator)
             return len(images)
 
@@ -119,8 +123,11 @@ def _written(options: argparse.Namespace) -> Iterator[tuple[RunConfig, Path]]:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict[str, dict[str, Any]]]] = {
-    "render": _render, "fill": _fill, "augment": _augment, "read": _read,
-}  # fmt: skip
+    "render": _render,
+    "fill": _fill,
+    "augment": _augment,
+    "read": _read,
+}
 """Name -> (options) -> rows of numbers: items per_second and per_cpu_second; where there is a reference, its and the
 ratio: of processor time on a CPU, which other load hardly moves, else by the clock."""
 
@@ -145,8 +152,9 @@ def _compared(found: dict[str, Speed], device: str) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m matfl.bench data`: prints images a second and ratios; `--json FILE` keeps the record."""
-    parser = argparse.ArgumentParser(prog="python -m matfl.bench data", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m matfl.bench data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"which of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", type=int, default=64, help="side of the pictures in pixels (default: %(default)s)")

@@ -22,7 +22,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import maximum_flow
 
 from matfl.bench.record import machine, race, save
-from matfl.edges import PROTOCOLS, Counts, evaluate_map, measure_map, nms, thin
+from matfl.tasks.edges import PROTOCOLS, Counts, evaluate_map, measure_map, nms, thin
 
 __all__ = ["main", "reference", "scene"]
 
@@ -48,7 +48,7 @@ def reference(
     strict: bool = False,
     thin: Callable[[Map], Map] = thin,
 ) -> Counts:
-    """`matfl.edges.evaluate_map`, one threshold at a time: `thin` and a maximum flow by Dinic's algorithm."""
+    """`matfl.tasks.edges.evaluate_map`, one threshold at a time: `thin` and a maximum flow by Dinic's algorithm."""
     height, width = strength.shape
     reach = max_distance * np.sqrt(height**2 + width**2)
     steps = range(-int(reach), int(reach) + 1)
@@ -114,8 +114,9 @@ PARTS = ("sharp", "dense", "small")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m matfl.bench edges`: prints seconds a map and ratios; `--json FILE` keeps the record."""
-    parser = argparse.ArgumentParser(prog="python -m matfl.bench edges", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m matfl.bench edges", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"which of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--size", type=int, default=512, help="side of the large maps (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="turns; the best counts (default: %(default)s)")

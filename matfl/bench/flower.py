@@ -25,7 +25,7 @@ from uuid import uuid4
 import torch
 
 from matfl.bench.record import machine, save
-from matfl.config import PRESETS, RunConfig, override, preset
+from matfl.config.run_config import PRESETS, RunConfig, override, preset
 
 __all__ = ["main", "measure"]
 
@@ -34,20 +34,21 @@ def measure(config: RunConfig, *, precision: str = "fp32", folder: Path) -> dict
     """The costs of one round of `config`, which is stored in `folder`."""
     from flwr.app import ArrayRecord, ConfigRecord
 
-    from matfl import store
     from matfl.flower import ManyTask, Settings
     from matfl.flower.nodes import Nodes
     from matfl.flower.settings import client_pairs
-    from matfl.models import start_backbone
-    from matfl.server import Server
+    from matfl.models.network import start_backbone
+    from matfl.runs import store
+    from matfl.server.server import Server
 
     settings = Settings(config=config, updates=precision, models=precision)  # type: ignore[arg-type]
     gc.collect()
     before = _resident(reset=True)
     server = Server(config, client_pairs(config))
     nodes = Nodes(settings=settings, clients={client: 100 + client for client in range(config.num_clients)})
-    strategy = ManyTask(server, server.start(start_backbone(config)), store.Records(static=server.static()), nodes,
-                        folder)  # fmt: skip
+    strategy = ManyTask(
+        server, server.start(start_backbone(config)), store.Records(static=server.static()), nodes, folder
+    )
     grid: Any = _grid_class()(strategy)
     store.create(folder, config, {})
     began = time.process_time()
@@ -178,8 +179,9 @@ def _peak() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m matfl.bench flower`: prints the costs of a round; `--json FILE` keeps the record. Linux only."""
-    parser = argparse.ArgumentParser(prog="python -m matfl.bench flower", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m matfl.bench flower", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--preset", choices=sorted(PRESETS), default="full", help="whose network (default: %(default)s)"
     )
@@ -191,17 +193,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    config = override(preset(options.preset), tasks=options.tasks, clients_per_task=options.clients_per_task,
-                      method=options.method, start="random", k=2, clusters=1, rounds=2, evaluate_every=2)  # fmt: skip
+    config = override(
+        preset(options.preset),
+        tasks=options.tasks,
+        clients_per_task=options.clients_per_task,
+        method=options.method,
+        start="random",
+        k=2,
+        clusters=1,
+        rounds=2,
+        evaluate_every=2,
+    )
     with tempfile.TemporaryDirectory() as folder:
         found = measure(config, precision=options.precision, folder=Path(folder))
-    print(f"{found['clients']} clients, {found['payload_per_client'] / 1e6:.2f} MB a client each way "
-          f"({options.precision}, method {options.method}), load {os.getloadavg()[0]:.1f}")  # fmt: skip
-    print(f"wire over payload      {found['wire_up_over_payload']:.4f} up, {found['wire_down_over_payload']:.4f} down "
-          f"({found['uploaded_over_payload']:.2f} from the server, equal parts once)")  # fmt: skip
+    print(
+        f"{found['clients']} clients, {found['payload_per_client'] / 1e6:.2f} MB a client each way "
+        f"({options.precision}, method {options.method}), load {os.getloadavg()[0]:.1f}"
+    )
+    print(
+        f"wire over payload      {found['wire_up_over_payload']:.4f} up, {found['wire_down_over_payload']:.4f} down "
+        f"({found['uploaded_over_payload']:.2f} from the server, equal parts once)"
+    )
     print(f"server CPU a round     {found['cpu_seconds']:.2f} s, {found['payload_megabytes_per_cpu_second']:.0f} MB/s")
-    print(f"peak memory / payload  {found['peak_memory_over_payload']:.2f} (all replies of the round: "
-          f"{found['payload_of_round'] / 1e6:.0f} MB)")  # fmt: skip
-    save(options.json, {"bench": "flower", "options": {"preset": options.preset, "tasks": config.tasks,
-         "method": options.method, "precision": options.precision}, "machine": machine(), "round": found})  # fmt: skip
+    print(
+        f"peak memory / payload  {found['peak_memory_over_payload']:.2f} (all replies of the round: "
+        f"{found['payload_of_round'] / 1e6:.0f} MB)"
+    )
+    save(
+        options.json,
+        {
+            "bench": "flower",
+            "options": {
+                "preset": options.preset,
+                "tasks": config.tasks,
+                "method": options.method,
+                "precision": options.precision,
+            },
+            "machine": machine(),
+            "round": found,
+        },
+    )
     return 0

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 
-from matfl.augment import MEAN, STD, augment
 from matfl.bench.record import wait
-from matfl.clients import loss_weight, train
-from matfl.config import RunConfig, override
+from matfl.client.training import loss_weight, train
+from matfl.config.run_config import RunConfig, override
+from matfl.core.streams import stream
+from matfl.data.augment import MEAN, STD, augment
 from matfl.data.split import network_size
-from matfl.models import Model, build
-from matfl.streams import stream
-from matfl.tasks import Pair, pairs
+from matfl.models.network import Model, build
+from matfl.tasks.task import Pair, pairs
 
 __all__ = ["LOOPS", "PER_CORE", "Epoch", "Pictures", "arrays"]
 
@@ -69,8 +69,15 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
 
         def moved(plane: np.ndarray, resample: Image.Resampling, fill: float = 0) -> np.ndarray:
             picture = Image.fromarray(np.ascontiguousarray(plane))
-            return np.asarray(picture.transform((width, height), Image.Transform.AFFINE, coefficients, resample,
-                                                fillcolor=fill if plane.ndim == 2 else None))  # fmt: skip
+            return np.asarray(
+                picture.transform(
+                    (width, height),
+                    Image.Transform.AFFINE,
+                    coefficients,
+                    resample,
+                    fillcolor=fill if plane.ndim == 2 else None,
+                )
+            )
 
         order = Image.Resampling.BILINEAR if target.ndim == 3 else Image.Resampling.NEAREST
         image = moved(image, Image.Resampling.BILINEAR)
@@ -124,8 +131,14 @@ def _plainly(config: RunConfig, pair: Pair, device: torch.device, batches: Calla
 
 def _reference(config: RunConfig, pair: Pair, device: torch.device, images: Tensor, targets: Tensor) -> Epoch:
     workers = 0 if device.type == "cpu" else min(4, os.cpu_count() or 1)  # on a CPU they would take the network's cores
-    loader = DataLoader(Pictures(images, targets, pair), batch_size=config.batch_size, shuffle=True, drop_last=True,
-                        num_workers=workers, persistent_workers=workers > 0)  # fmt: skip
+    loader = DataLoader(
+        Pictures(images, targets, pair),
+        batch_size=config.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
     return _plainly(config, pair, device, lambda: loader, read=True)
 
 
@@ -175,14 +188,20 @@ def _fastest(config: RunConfig, task: str, device: torch.device) -> tuple[torch.
 
 
 def _resident(
-    config: RunConfig, pair: Pair, image: Tensor, target: Tensor, dtype: torch.dtype, layout: torch.memory_format,
+    config: RunConfig,
+    pair: Pair,
+    image: Tensor,
+    target: Tensor,
+    dtype: torch.dtype,
+    layout: torch.memory_format,
     steps: int,
-) -> Epoch:  # fmt: skip
+) -> Epoch:
     device = image.device
     model = build(config, pair).to(device, memory_format=layout).train()  # type: ignore[call-overload]
     image = image.contiguous(memory_format=layout)
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, amsgrad=True,
-                                 fused=True)  # fmt: skip
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, amsgrad=True, fused=True
+    )
 
     def epoch() -> int:
         for _ in range(steps):
@@ -197,8 +216,12 @@ def _resident(
 
 
 LOOPS: dict[str, Callable[[RunConfig, Pair, torch.device, Tensor, Tensor], Epoch]] = {
-    "reference": _reference, "plain": _plain, "plain_per_core": _plain, "matfl": _matfl, "floor": _floor,
-}  # fmt: skip
+    "reference": _reference,
+    "plain": _plain,
+    "plain_per_core": _plain,
+    "matfl": _matfl,
+    "floor": _floor,
+}
 """Name -> what makes one client's epoch of that loop."""
 
 PER_CORE = ("plain_per_core", "matfl", "floor")

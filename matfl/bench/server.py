@@ -25,13 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matfl.aggregation import METHODS, Models, mix, screen
 from matfl.bench.record import Speed, machine, race, save
-from matfl.config import RunConfig
-from matfl.grouping import similarity
-from matfl.models import Backbone, voting_layers
-from matfl.streams import stream
-from matfl.updates import ClientUpdate, Layout, Updates, save_update
+from matfl.config.run_config import RunConfig
+from matfl.core.streams import stream
+from matfl.models.network import Backbone, voting_layers
+from matfl.server.aggregation import METHODS, Models, mix, screen
+from matfl.server.grouping import similarity
+from matfl.server.updates import ClientUpdate, Layout, Updates, save_update
 
 __all__ = ["PARTS", "main", "measure", "measure_streamed", "one_pair_at_a_time"]
 
@@ -51,8 +51,12 @@ def _tasks(clients: int) -> list[int]:
 
 def _models(layout: Layout, device: torch.device | str) -> Models:
     theta_CP = layout.empty(TASKS, device=device)
-    return Models(layout=layout, owners=tuple(range(TASKS)), theta_CP=theta_CP.fill_(0.1),
-                  buffers_CB=torch.ones(TASKS, layout.B, device=device))  # fmt: skip
+    return Models(
+        layout=layout,
+        owners=tuple(range(TASKS)),
+        theta_CP=theta_CP.fill_(0.1),
+        buffers_CB=torch.ones(TASKS, layout.B, device=device),
+    )
 
 
 def _row(client: int, out: Tensor) -> Tensor:
@@ -63,32 +67,37 @@ def _row(client: int, out: Tensor) -> Tensor:
     return out
 
 
-def one_pair_at_a_time(theta: list[dict[str, Tensor]], updates: list[dict[str, Tensor]], tasks: Sequence[int],
-                       layers: Sequence[str], k: int) -> list[dict[str, Tensor]]:  # fmt: skip
+def one_pair_at_a_time(
+    theta: list[dict[str, Tensor]],
+    updates: list[dict[str, Tensor]],
+    tasks: Sequence[int],
+    layers: Sequence[str],
+    k: int,
+) -> list[dict[str, Tensor]]:
     """Algorithm 1 as one would first write it in torch: loops over clients, layers and clients, models by name."""
     n = len(updates)
     aggregated = []
     for i in range(n):
         votes, closeness, weights = torch.zeros(n), torch.zeros(n), torch.zeros(n)
         for layer in layers:
-            s = torch.stack([
-                F.cosine_similarity(updates[i][layer].flatten(), updates[j][layer].flatten(), dim=0) for j in range(n)
-            ]).cpu()  # fmt: skip
+            s = torch.stack(
+                [F.cosine_similarity(updates[i][layer].flatten(), updates[j][layer].flatten(), dim=0) for j in range(n)]
+            ).cpu()
             for rank, j in enumerate(s.topk(k).indices.tolist()):
                 votes[j] += k - rank
             closeness += s / len(layers)
             weights += s.clamp(min=0) / s.clamp(min=0).sum() / len(layers)
         chosen = (votes + 0.1 * closeness).topk(k).indices.tolist()  # the closer of those with equal votes
         total = weights[chosen].sum()
-        aggregated.append({
-            name: sum(float(weights[j] / total) * updates[j][name] for j in chosen) for name in updates[i]
-        })  # fmt: skip
+        aggregated.append(
+            {name: sum(float(weights[j] / total) * updates[j][name] for j in chosen) for name in updates[i]}
+        )
     moved = []
     for task, model in enumerate(theta):
         mine = [update for update, its in zip(aggregated, tasks) if its == task]
-        moved.append({
-            name: value + sum(update[name] for update in mine) / max(len(mine), 1) for name, value in model.items()
-        })  # fmt: skip
+        moved.append(
+            {name: value + sum(update[name] for update in mine) / max(len(mine), 1) for name, value in model.items()}
+        )
     return moved
 
 
@@ -98,8 +107,9 @@ def _step(models: Models, updates: Updates) -> int:
     return 1
 
 
-def measure(clients: int, *, width: int = 64, device: torch.device | str = "cpu", repeats: int = 5,
-            naive: bool = True) -> dict[str, Any]:  # fmt: skip
+def measure(
+    clients: int, *, width: int = 64, device: torch.device | str = "cpu", repeats: int = 5, naive: bool = True
+) -> dict[str, Any]:
     """Seconds (best of `repeats`) of the step and its parts over updates in memory, as one flat record.
 
     `width` is that of ResNet18's first stage: 64 has 11.2 million parameters. `times_floor` is the step over the floor,
@@ -111,8 +121,13 @@ def measure(clients: int, *, width: int = 64, device: torch.device | str = "cpu"
     matrix_NP = layout.empty(clients, device=device).zero_()
     for client, row_P in enumerate(matrix_NP):
         _row(client, row_P)
-    updates = Updates(layout=layout, clients=tuple(range(clients)), updates_NP=matrix_NP, heads=({},) * clients,
-                      buffers_NB=torch.ones(clients, layout.B, device=device))  # fmt: skip
+    updates = Updates(
+        layout=layout,
+        clients=tuple(range(clients)),
+        updates_NP=matrix_NP,
+        heads=({},) * clients,
+        buffers_NB=torch.ones(clients, layout.B, device=device),
+    )
     mixing = METHODS["matfl"].mix(updates, tasks, CONFIG)
     copied = torch.empty_like(matrix_NP[: 1 + (1 << 26) // layout.P])
 
@@ -158,12 +173,21 @@ def _compared(models: Models, updates: Updates, ours: Speed, device: torch.devic
     _step(models, updates)
     for row_P, expected in zip(models.theta_CP, results[0]):
         torch.testing.assert_close(row_P, layout.flatten(expected), rtol=0, atol=1e-6)
-    return {"naive_s": 1 / naive.per_second, "times_naive": ours.per_second / naive.per_second,
-            "cpu_times_naive": ours.per_cpu_second / naive.per_cpu_second}  # fmt: skip
+    return {
+        "naive_s": 1 / naive.per_second,
+        "times_naive": ours.per_second / naive.per_second,
+        "cpu_times_naive": ours.per_cpu_second / naive.per_cpu_second,
+    }
 
 
-def measure_streamed(clients: int, *, width: int = 64, device: torch.device | str = "cpu", memory: int = 128 << 20,
-                     folder: str | Path | None = None) -> dict[str, Any]:  # fmt: skip
+def measure_streamed(
+    clients: int,
+    *,
+    width: int = 64,
+    device: torch.device | str = "cpu",
+    memory: int = 128 << 20,
+    folder: str | Path | None = None,
+) -> dict[str, Any]:
     """Seconds of one step over the clients' files, and the peak memory of the process that makes it, in MB.
 
     Files are written to a temporary folder (in `folder`) and removed; each holds 4 bytes a parameter. `peak_mb` is
@@ -174,8 +198,9 @@ def measure_streamed(clients: int, *, width: int = 64, device: torch.device | st
         zero_P = torch.zeros(layout.P)
         for client in range(clients):
             state = layout.unflatten(_row(client, torch.zeros(layout.P)), torch.ones(layout.B))
-            save_update(Path(where, f"{client}.safetensors"), layout,
-                        ClientUpdate(client=client, state=state, start_P=zero_P))  # fmt: skip
+            save_update(
+                Path(where, f"{client}.safetensors"), layout, ClientUpdate(client=client, state=state, start_P=zero_P)
+            )
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             job = pool.submit(_streamed_step, where, clients, width, str(device), memory, torch.get_num_threads())
             return {
@@ -196,8 +221,12 @@ def _streamed_step(folder: str, clients: int, width: int, device: str, memory: i
     _step(models, Updates.stream(layout, files, memory=memory, device=device))
     float(models.theta_CP[0, 0])  # waits for the device
     seconds = time.perf_counter() - began
-    return {"step_s": seconds, "peak_mb": _peak_mb() - before, "models_mb": models.theta_CP.nbytes / 1e6,
-            "gb_per_s": 2 * clients * layout.P * 4 / seconds / 1e9}  # fmt: skip
+    return {
+        "step_s": seconds,
+        "peak_mb": _peak_mb() - before,
+        "models_mb": models.theta_CP.nbytes / 1e6,
+        "gb_per_s": 2 * clients * layout.P * 4 / seconds / 1e9,
+    }
 
 
 def _peak_mb() -> float:
@@ -211,12 +240,14 @@ def _peak_mb() -> float:
 
 def _compare(options: argparse.Namespace) -> list[dict[str, Any]]:
     row = measure(options.clients, width=options.width, device=options.device, repeats=options.repeats)
-    print(f"  step {row['step_s'] * 1e3:8.0f} ms   similarity {row['similarity_s'] * 1e3:.0f}, "
-          f"mixing {row['mixing_s'] * 1e3:.0f}; screening beside it {row['screening_s'] * 1e3:.0f}\n"
-          f"  floor {row['floor_s'] * 1e3:7.0f} ms   at {row['copy_gb_per_s']:.1f} GB/s: the step takes "
-          f"{row['times_floor']:.2f} x (CPU time {row['cpu_times_floor']:.2f} x)\n"
-          f"  naive {row['naive_s'] * 1e3:7.0f} ms   one pair at a time: {row['times_naive']:.1f} x the step "
-          f"(CPU time {row['cpu_times_naive']:.1f} x)")  # fmt: skip
+    print(
+        f"  step {row['step_s'] * 1e3:8.0f} ms   similarity {row['similarity_s'] * 1e3:.0f}, "
+        f"mixing {row['mixing_s'] * 1e3:.0f}; screening beside it {row['screening_s'] * 1e3:.0f}\n"
+        f"  floor {row['floor_s'] * 1e3:7.0f} ms   at {row['copy_gb_per_s']:.1f} GB/s: the step takes "
+        f"{row['times_floor']:.2f} x (CPU time {row['cpu_times_floor']:.2f} x)\n"
+        f"  naive {row['naive_s'] * 1e3:7.0f} ms   one pair at a time: {row['times_naive']:.1f} x the step "
+        f"(CPU time {row['cpu_times_naive']:.1f} x)"
+    )
     return [row]
 
 
@@ -224,16 +255,21 @@ def _scale(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = []
     for clients in options.scale:
         row = measure(clients, width=options.scale_width, device=options.device, repeats=options.repeats, naive=False)
-        print(f"  {clients:5} clients   step {row['step_s'] * 1e3:7.1f} ms ({row['times_floor']:.2f} x floor), "
-              f"mixing and screening {row['linear_us_per_client']:.0f} us a client", flush=True)  # fmt: skip
+        print(
+            f"  {clients:5} clients   step {row['step_s'] * 1e3:7.1f} ms ({row['times_floor']:.2f} x floor), "
+            f"mixing and screening {row['linear_us_per_client']:.0f} us a client",
+            flush=True,
+        )
         rows.append(row)
     return rows
 
 
 def _stream(options: argparse.Namespace) -> list[dict[str, Any]]:
     row = measure_streamed(options.streamed, width=options.width, device=options.device, folder=options.folder)
-    print(f"  {row['clients']} clients' files   step {row['step_s']:.1f} s ({row['gb_per_s']:.2f} GB/s), peak "
-          f"{row['peak_mb']:.0f} MB, of which {row['models_mb']:.0f} are the models")  # fmt: skip
+    print(
+        f"  {row['clients']} clients' files   step {row['step_s']:.1f} s ({row['gb_per_s']:.2f} GB/s), peak "
+        f"{row['peak_mb']:.0f} MB, of which {row['models_mb']:.0f} are the models"
+    )
     return [row]
 
 
@@ -249,8 +285,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--width", type=int, default=64, help="ResNet18's width (default: %(default)s, 11.2 M parameters)"
     )
-    parser.add_argument("--scale", type=int, nargs="+", default=[16, 32, 64, 128, 256, 512], metavar="N",
-                        help="clients of 'scale' (default: 16 to 512)")  # fmt: skip
+    parser.add_argument(
+        "--scale",
+        type=int,
+        nargs="+",
+        default=[16, 32, 64, 128, 256, 512],
+        metavar="N",
+        help="clients of 'scale' (default: 16 to 512)",
+    )
     parser.add_argument("--scale-width", type=int, default=16, help="width of 'scale' (default: %(default)s)")
     parser.add_argument(
         "--streamed", type=int, default=32, help="clients of 'stream', 45 MB each (default: %(default)s)"
@@ -273,7 +315,10 @@ def main(argv: Sequence[str]) -> int:
     for part in options.parts or PARTS:
         print(part, flush=True)
         found[part] = PARTS[part](options)
-    asked = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()
-             if key not in ("json", "parts", "device", "folder")}  # fmt: skip
+    asked = {
+        key: str(value) if isinstance(value, Path) else value
+        for key, value in vars(options).items()
+        if key not in ("json", "parts", "device", "folder")
+    }
     save(options.json, {"bench": "server", "machine": facts, "options": asked, "parts": found})
     return 0

@@ -3,7 +3,7 @@
 - reference: one image at a time through Pillow, a DataLoader, float32, the loss read every step, all cores' threads.
 - plain: the batched augmentation, float32, torch's defaults, all cores' threads.
 - plain_per_core (on demand): the same, one process per core; what is left of the ratio then is not the processes'.
-- matfl: `matfl.clients.train` as a run calls it; on a CPU one process per core with one thread each.
+- matfl: `matfl.client.training.train` as a run calls it; on a CPU one process per core with one thread each.
 - floor: the same network on one resident batch that is ready for it, in the fastest precision and memory format.
 
 Every loop trains each pair of the preset in turn on random images and labels (their content does not matter for speed).
@@ -27,10 +27,10 @@ import torch
 
 from matfl.bench.loops import LOOPS, PER_CORE, Epoch, arrays
 from matfl.bench.record import machine, save, wait
-from matfl.clients import resolve_precision
-from matfl.config import PRESETS, RunConfig, override, preset
+from matfl.client.training import resolve_precision
+from matfl.config.run_config import PRESETS, RunConfig, override, preset
 from matfl.data.split import network_size
-from matfl.tasks import pairs
+from matfl.tasks.task import pairs
 
 __all__ = ["DEFAULT", "Measurement", "main", "measure"]
 
@@ -92,9 +92,14 @@ def _work(
 
 
 def measure(
-    config: RunConfig, *, device: str = "cpu", images: int = 50, seconds: float = 3.0, repeats: int = 3,
+    config: RunConfig,
+    *,
+    device: str = "cpu",
+    images: int = 50,
+    seconds: float = 3.0,
+    repeats: int = 3,
     loops: Sequence[str] = DEFAULT,
-) -> dict[str, Measurement]:  # fmt: skip
+) -> dict[str, Measurement]:
     """The speed of each loop, with `images` images a client; best of `repeats` turns in which the loops alternate."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     context = get_context("spawn")
@@ -104,13 +109,17 @@ def measure(
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(context.Barrier(workers),)) as pool:
         for _, loop in product(range(repeats), loops):
             processes, threads = shape[loop]
-            tasks = [pool.submit(_work, loop, config, device, images, seconds, threads, processes > 1)
-                     for _ in range(processes)]  # fmt: skip
+            tasks = [
+                pool.submit(_work, loop, config, device, images, seconds, threads, processes > 1)
+                for _ in range(processes)
+            ]
             done = [task.result() for task in tasks]
-            found = Measurement(images_per_second=sum(n / wall for n, wall, _ in done), processes=processes,
-                                threads=threads,
-                                images_per_cpu_second=sum(n for n, _, _ in done) / sum(cpu for *_, cpu in done),
-                                )  # fmt: skip
+            found = Measurement(
+                images_per_second=sum(n / wall for n, wall, _ in done),
+                processes=processes,
+                threads=threads,
+                images_per_cpu_second=sum(n for n, _, _ in done) / sum(cpu for *_, cpu in done),
+            )
             if loop not in best or found.images_per_second > best[loop].images_per_second:
                 best[loop] = found
     return best
@@ -118,8 +127,9 @@ def measure(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m matfl.bench train`: prints a table of speeds and ratios; `--json FILE` keeps the record."""
-    parser = argparse.ArgumentParser(prog="python -m matfl.bench train", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="python -m matfl.bench train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick", help="whose network, tasks and sizes")
     parser.add_argument("--tasks", help="task set or pairs instead of the preset's")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -134,17 +144,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = replace(preset(options.preset), start="random")
     if options.tasks:
         config = override(config, tasks=options.tasks, k=1, clusters=1)
-    found = measure(config, device=options.device, images=options.images, seconds=options.seconds,
-                    repeats=options.repeats, loops=options.loops)  # fmt: skip
+    found = measure(
+        config,
+        device=options.device,
+        images=options.images,
+        seconds=options.seconds,
+        repeats=options.repeats,
+        loops=options.loops,
+    )
     precision = str(resolve_precision(config, options.device)).removeprefix("torch.")
     rates = {loop: asdict(measurement) for loop, measurement in found.items()}
-    ratios = {key: {loop: rates["matfl"][key] / rates[loop][key] for loop in rates if loop != "matfl"}
-              for key in ("images_per_second", "images_per_cpu_second") if "matfl" in rates}  # fmt: skip
+    ratios = {
+        key: {loop: rates["matfl"][key] / rates[loop][key] for loop in rates if loop != "matfl"}
+        for key in ("images_per_second", "images_per_cpu_second")
+        if "matfl" in rates
+    }
     record = {
-        "bench": "train", "preset": options.preset, "tasks": config.tasks, "device": options.device,
-        "machine": machine(options.device), "precision": precision, "images": options.images,
-        "seconds": options.seconds, "repeats": options.repeats, "loops": rates, "matfl_over": ratios,
-    }  # fmt: skip
+        "bench": "train",
+        "preset": options.preset,
+        "tasks": config.tasks,
+        "device": options.device,
+        "machine": machine(options.device),
+        "precision": precision,
+        "images": options.images,
+        "seconds": options.seconds,
+        "repeats": options.repeats,
+        "loops": rates,
+        "matfl_over": ratios,
+    }
     where = record["machine"]
     named = where["processor"] if options.device == "cpu" else where["device"]
     print(f"training, preset {options.preset}, {named}, {where['cores']} cores, load {where['load']}; {precision}")

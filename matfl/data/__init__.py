@@ -15,5 +15,17 @@ from matfl.data.partition import Client, partition
 from matfl.data.split import Split, load_split, network_size
 from matfl.data.write import Made, make
 
-__all__ = ["Client", "DataError", "Fetched", "Made", "Report", "Split", "check", "fetch", "load_split", "make",
-           "network_size", "partition"]  # fmt: skip
+__all__ = [
+    "Client",
+    "DataError",
+    "Fetched",
+    "Made",
+    "Report",
+    "Split",
+    "check",
+    "fetch",
+    "load_split",
+    "make",
+    "network_size",
+    "partition",
+]

@@ -21,10 +21,22 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from matfl.tasks import TASKS
+from matfl.tasks.task import TASKS
 
-__all__ = ["DataError", "Specs", "allocate", "array_specs", "build_once", "cache_folder", "in_parallel", "key_hash",
-           "locked", "open_array", "processes_for", "read_meta"]  # fmt: skip
+__all__ = [
+    "DataError",
+    "Specs",
+    "allocate",
+    "array_specs",
+    "build_once",
+    "cache_folder",
+    "in_parallel",
+    "key_hash",
+    "locked",
+    "open_array",
+    "processes_for",
+    "read_meta",
+]
 
 Specs = dict[str, tuple[tuple[int, ...], Any]]
 """Array name -> (shape, dtype)."""
@@ -85,8 +97,10 @@ def build_once(folder: Path, fill: Callable[[Path], Mapping[str, Any]]) -> None:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"{folder.parent}: cannot write decoded data ({error}); free space, or set MATFL_CACHE (or "
-                        "cache_dir) to a folder that can hold it") from error  # fmt: skip
+        raise DataError(
+            f"{folder.parent}: cannot write decoded data ({error}); free space, or set MATFL_CACHE (or "
+            "cache_dir) to a folder that can hold it"
+        ) from error
 
 
 def _flush(path: Path) -> None:

@@ -59,8 +59,10 @@ def _check_layout(layout: Layout, counts: dict[str, int], progress: bool) -> lis
             problems.append(str(error))
     both = sorted(set(splits.get("train", ())) & set(splits.get("val", ())))
     if both:
-        problems.append(f"{layout.split_file('val')} lists {both[0]} ({len(both)} ids in all), as train.txt does: "
-                        "expected no image in both splits; remove it from one")  # fmt: skip
+        problems.append(
+            f"{layout.split_file('val')} lists {both[0]} ({len(both)} ids in all), as train.txt does: "
+            "expected no image in both splits; remove it from one"
+        )
     listed = {name for names in splits.values() for name in names}
     splits["unlisted"] = tuple(sorted(_image_names(layout) - listed))
     for split_name, names in splits.items():
@@ -81,8 +83,10 @@ def _check_layout(layout: Layout, counts: dict[str, int], progress: bool) -> lis
             counts[f"{label}/{kind}"] = sum(kind in result.sound for result in found)
         readable = counts.get(f"{label}/human_parts")
         if readable and not any(result.person for result in found):
-            problems.append(f"{layout.root / 'human_parts'}: no {split_name} image shows a person, so human_parts can "
-                            "neither be trained nor measured; restore the folder from the archive")  # fmt: skip
+            problems.append(
+                f"{layout.root / 'human_parts'}: no {split_name} image shows a person, so human_parts can "
+                "neither be trained nor measured; restore the folder from the archive"
+            )
     return problems
 
 

@@ -42,15 +42,180 @@ PARTS = {
 }
 """PASCAL-Part's 24 parts of a person -> the six classes of human_parts."""
 
-VALID_NORMALS = frozenset({
-    3, 4, 6, 9, 10, 11, 13, 15, 17, 18, 22, 23, 29, 30, 33, 34, 36, 37, 38, 39, 41, 43, 46, 49, 50, 51, 53, 55, 56, 59,
-    61, 62, 65, 66, 68, 69, 72, 73, 78, 83, 84, 85, 87, 88, 95, 96, 101, 104, 105, 107, 111, 113, 115, 122, 124, 135,
-    141, 142, 143, 146, 150, 154, 157, 158, 159, 165, 172, 174, 181, 183, 184, 191, 193, 195, 197, 199, 202, 213, 215,
-    216, 219, 220, 223, 225, 228, 230, 232, 233, 238, 239, 242, 243, 246, 250, 251, 252, 255, 260, 261, 263, 269, 272,
-    273, 275, 281, 283, 284, 285, 286, 287, 288, 290, 291, 292, 293, 295, 304, 307, 309, 310, 314, 315, 319, 323, 329,
-    330, 331, 336, 342, 345, 349, 350, 351, 352, 355, 357, 368, 370, 371, 374, 379, 380, 383, 384, 397, 401, 403, 405,
-    407, 408, 411, 412, 413, 414, 417, 419, 421, 423, 427, 429, 430, 432, 440, 441, 442, 443, 444, 446, 454, 457,
-})  # fmt: skip
+VALID_NORMALS = frozenset(
+    {
+        3,
+        4,
+        6,
+        9,
+        10,
+        11,
+        13,
+        15,
+        17,
+        18,
+        22,
+        23,
+        29,
+        30,
+        33,
+        34,
+        36,
+        37,
+        38,
+        39,
+        41,
+        43,
+        46,
+        49,
+        50,
+        51,
+        53,
+        55,
+        56,
+        59,
+        61,
+        62,
+        65,
+        66,
+        68,
+        69,
+        72,
+        73,
+        78,
+        83,
+        84,
+        85,
+        87,
+        88,
+        95,
+        96,
+        101,
+        104,
+        105,
+        107,
+        111,
+        113,
+        115,
+        122,
+        124,
+        135,
+        141,
+        142,
+        143,
+        146,
+        150,
+        154,
+        157,
+        158,
+        159,
+        165,
+        172,
+        174,
+        181,
+        183,
+        184,
+        191,
+        193,
+        195,
+        197,
+        199,
+        202,
+        213,
+        215,
+        216,
+        219,
+        220,
+        223,
+        225,
+        228,
+        230,
+        232,
+        233,
+        238,
+        239,
+        242,
+        243,
+        246,
+        250,
+        251,
+        252,
+        255,
+        260,
+        261,
+        263,
+        269,
+        272,
+        273,
+        275,
+        281,
+        283,
+        284,
+        285,
+        286,
+        287,
+        288,
+        290,
+        291,
+        292,
+        293,
+        295,
+        304,
+        307,
+        309,
+        310,
+        314,
+        315,
+        319,
+        323,
+        329,
+        330,
+        331,
+        336,
+        342,
+        345,
+        349,
+        350,
+        351,
+        352,
+        355,
+        357,
+        368,
+        370,
+        371,
+        374,
+        379,
+        380,
+        383,
+        384,
+        397,
+        401,
+        403,
+        405,
+        407,
+        408,
+        411,
+        412,
+        413,
+        414,
+        417,
+        419,
+        421,
+        423,
+        427,
+        429,
+        430,
+        432,
+        440,
+        441,
+        442,
+        443,
+        444,
+        446,
+        454,
+        457,
+    }
+)
 """Classes of `LabelMap` on which PASCAL's distilled normals are kept."""
 
 _RESTORE = "restore it from the archive"
@@ -92,17 +257,26 @@ class Sample:
         path = self.layout.file("label_map", self.name)
         values = _mat(path, "LabelMap")
         if values.dtype.kind not in "uif" or values.ndim != 2:
-            raise DataError(f"{path}: LabelMap is {values.dtype} of shape {values.shape}: expected one class number a "
-                            f"pixel; {_RESTORE}")  # fmt: skip
+            raise DataError(
+                f"{path}: LabelMap is {values.dtype} of shape {values.shape}: expected one class number a "
+                f"pixel; {_RESTORE}"
+            )
         self._same_size(path, values)
-        _in_range(path, "LabelMap", values, bool(((values >= 0) & (values < 2**16) & (values % 1 == 0)).all()),
-                  "whole numbers below 65536")  # fmt: skip
+        _in_range(
+            path,
+            "LabelMap",
+            values,
+            bool(((values >= 0) & (values < 2**16) & (values % 1 == 0)).all()),
+            "whole numbers below 65536",
+        )
         return values.astype(np.int64)
 
     def _same_size(self, path: Path, values: np.ndarray) -> None:
         if values.shape[:2] != self.size:
-            raise DataError(f"{path} is {_by(values.shape[:2])} but its image is {_by(self.size)}: expected the same "
-                            f"size; {_RESTORE}")  # fmt: skip
+            raise DataError(
+                f"{path} is {_by(values.shape[:2])} but its image is {_by(self.size)}: expected the same "
+                f"size; {_RESTORE}"
+            )
 
     def _png(self, kind: str) -> tuple[Path, np.ndarray]:
         """Values of a single-channel picture, palette indices as they are."""
@@ -202,8 +376,9 @@ class Sample:
         except DataError:
             raise
         except (IndexError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: anno is not nested as PASCAL-Part's annotations are ({error}); {_RESTORE}"
-                            ) from None  # fmt: skip
+            raise DataError(
+                f"{path}: anno is not nested as PASCAL-Part's annotations are ({error}); {_RESTORE}"
+            ) from None
         return label
 
 
@@ -217,7 +392,7 @@ def _person_parts(anno: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
 def laplacian_edges(label_map: np.ndarray) -> np.ndarray:
     """Edges of a map (h, w) as bool: where its 4-neighbour Laplacian, mirrored at the border, is not 0, thinned."""
-    from matfl.edges import thin
+    from matfl.tasks.edges import thin
 
     values = label_map.astype(np.int64)
     padded = np.pad(values, 1, mode="reflect" if min(values.shape) > 1 else "edge")
@@ -260,8 +435,9 @@ def _mat(path: Path, variable: str) -> np.ndarray:
 
 
 def _unreadable(path: Path, what: str, error: Exception) -> DataError:
-    return DataError(f"{path} cannot be read as {what} ({error or type(error).__name__}): it is damaged or truncated; "
-                     f"{_RESTORE}")  # fmt: skip
+    return DataError(
+        f"{path} cannot be read as {what} ({error or type(error).__name__}): it is damaged or truncated; {_RESTORE}"
+    )
 
 
 def _in_range(path: Path, what: str, values: Any, fine: bool, expected: str) -> None:

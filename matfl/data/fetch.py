@@ -80,27 +80,38 @@ def fetch(
             path = base / archive.file
             if not path.exists():
                 _download(url or archive.url, path, archive, progress=progress, pause=pause)
-            record = Fetched(url=url or archive.url, archive=archive.file, bytes=path.stat().st_size,
-                             sha256=_digest(path), folder=target.name)  # fmt: skip
+            record = Fetched(
+                url=url or archive.url,
+                archive=archive.file,
+                bytes=path.stat().st_size,
+                sha256=_digest(path),
+                folder=target.name,
+            )
             if sha256 and record.sha256 != sha256.lower():
-                raise DataError(f"{path} has SHA-256 {record.sha256}, expected {sha256}: it is damaged or another "
-                                "archive; remove it and fetch again")  # fmt: skip
+                raise DataError(
+                    f"{path} has SHA-256 {record.sha256}, expected {sha256}: it is damaged or another "
+                    "archive; remove it and fetch again"
+                )
             _write(record_file, json.dumps(asdict(record), indent=2) + "\n")
             _extract(path, target, name, progress=progress)
             return record
     except BlockingIOError:
         raise DataError(f"{base}: another process is fetching {archive.file} here; wait for it") from None
     except OSError as error:
-        raise DataError(f"{base}: cannot write ({error}); free space or choose another folder, and fetch again: the "
-                        "download goes on where it ended") from error  # fmt: skip
+        raise DataError(
+            f"{base}: cannot write ({error}); free space or choose another folder, and fetch again: the "
+            "download goes on where it ended"
+        ) from error
 
 
 def _already(target: Path, record_file: Path) -> Fetched:
     try:
         return Fetched(**json.loads(record_file.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
-        raise DataError(f"{target} is there already and was not fetched here: `matfl data check {target}` tests it; "
-                        "remove it to fetch it anew") from None  # fmt: skip
+        raise DataError(
+            f"{target} is there already and was not fetched here: `matfl data check {target}` tests it; "
+            "remove it to fetch it anew"
+        ) from None
 
 
 def _write(path: Path, text: str) -> None:
@@ -131,13 +142,20 @@ def _download(url: str, path: Path, archive: Archive, *, progress: bool, pause: 
                 if error.code < 500 and error.code not in (408, 429):
                     raise DataError(f"{url} answers {error.code} {error.reason}: {_by_hand(archive, path)}") from None
                 reason = f"{error.code} {error.reason}"
-            except (urllib.error.URLError, http.client.HTTPException, ssl.SSLError, ConnectionError,
-                    TimeoutError) as error:  # fmt: skip
+            except (
+                urllib.error.URLError,
+                http.client.HTTPException,
+                ssl.SSLError,
+                ConnectionError,
+                TimeoutError,
+            ) as error:
                 reason = error
             failures = 0 if _size(part) > before else failures + 1
             if failures >= ATTEMPTS:
-                raise DataError(f"{url}: the download failed ({reason}); {part.name} keeps {_size(part)} bytes. Fetch "
-                                f"again to go on, or {_by_hand(archive, path)}")  # fmt: skip
+                raise DataError(
+                    f"{url}: the download failed ({reason}); {part.name} keeps {_size(part)} bytes. Fetch "
+                    f"again to go on, or {_by_hand(archive, path)}"
+                )
             time.sleep(pause * 2 ** max(0, failures - 1))
     part.replace(path)
     _note(part).unlink(missing_ok=True)
@@ -170,8 +188,10 @@ def _continue(url: str, part: Path, archive: Archive, bar: tqdm) -> bool:
         request.add_header("If-Range", note["validator"])
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
         if response.headers.get_content_type() == "text/html":
-            raise DataError(f"{url} answers with a web page instead of the archive (a limit on downloads, or a login): "
-                            f"{_by_hand(archive, part.with_suffix(''))}")  # fmt: skip
+            raise DataError(
+                f"{url} answers with a web page instead of the archive (a limit on downloads, or a login): "
+                f"{_by_hand(archive, part.with_suffix(''))}"
+            )
         resumed = response.status == http.client.PARTIAL_CONTENT
         if resumed and response.headers.get("Content-Range") != f"bytes {have}-{note['total'] - 1}/{note['total']}":
             _note(part).unlink()  # the server's file is another one by now: begin again
@@ -210,8 +230,9 @@ def _extract(path: Path, target: Path, name: str, *, progress: bool) -> None:
                 while tar.fileobj and tar.fileobj.read(BLOCK):  # up to gzip's checksum
                     pass
         except tarfile.FilterError as error:
-            raise DataError(f"{path}: refused to extract ({error}); remove the archive and fetch it from its "
-                            "publisher") from None  # fmt: skip
+            raise DataError(
+                f"{path}: refused to extract ({error}); remove the archive and fetch it from its publisher"
+            ) from None
         except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise
@@ -236,5 +257,6 @@ def _refuse(path: Path, member: tarfile.TarInfo) -> None:
         reason = "is neither file nor folder"
     else:
         return
-    raise DataError(f"{path}: {member.name!r} {reason}: refused to extract; remove the archive and fetch it from its "
-                    "publisher")  # fmt: skip
+    raise DataError(
+        f"{path}: {member.name!r} {reason}: refused to extract; remove the archive and fetch it from its publisher"
+    )

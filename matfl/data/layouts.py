@@ -87,19 +87,25 @@ class Layout:
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            raise DataError(f"{path} is missing: it must list the ids of the {split_name} images, one a line; restore "
-                            "it from the archive") from None  # fmt: skip
+            raise DataError(
+                f"{path} is missing: it must list the ids of the {split_name} images, one a line; restore "
+                "it from the archive"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read ({error}): expected a list of ids, one a line; restore it from the "
-                            "archive") from None  # fmt: skip
+            raise DataError(
+                f"{path} cannot be read ({error}): expected a list of ids, one a line; restore it from the archive"
+            ) from None
         ids = [line.strip() for line in lines if line.strip()]
         if not ids:
-            raise DataError(f"{path} is empty: expected the ids of the {split_name} images, one a line; restore it "
-                            "from the archive")  # fmt: skip
+            raise DataError(
+                f"{path} is empty: expected the ids of the {split_name} images, one a line; restore it from the archive"
+            )
         for name in ids:
             if not all(c.isalnum() or c in "_-." for c in name) or name.startswith("."):
-                raise DataError(f"{path}: {name!r} is no id: expected letters, digits, '_', '-' and '.', one id a "
-                                "line; restore the file from the archive")  # fmt: skip
+                raise DataError(
+                    f"{path}: {name!r} is no id: expected letters, digits, '_', '-' and '.', one id a "
+                    "line; restore the file from the archive"
+                )
         if len(set(ids)) < len(ids):
             twice = next(name for name in ids if ids.count(name) > 1)
             raise DataError(f"{path} lists {twice} twice: expected every id once; remove the second")
@@ -112,8 +118,10 @@ class Layout:
             if path.exists():
                 return path
         also = "".join(f" (nor {path.relative_to(self.root)})" for path in candidates[1:])
-        raise DataError(f"{candidates[0]} is missing{also}: a split lists {name}, so its {kind} file is expected; "
-                        "restore it from the archive, or take the id off the split file")  # fmt: skip
+        raise DataError(
+            f"{candidates[0]} is missing{also}: a split lists {name}, so its {kind} file is expected; "
+            "restore it from the archive, or take the id off the split file"
+        )
 
 
 def open_layout(folder: str | Path, kind: str | None = None) -> Layout:
@@ -128,8 +136,10 @@ def open_layout(folder: str | Path, kind: str | None = None) -> Layout:
     found = max(scores, key=scores.__getitem__)
     if not scores[found]:
         there = ", ".join(sorted(path.name for path in root.iterdir())[:6]) or "nothing"
-        raise DataError(f"{root} is of no known layout: {_expected(kind)}, found {there}; point at the folder that the "
-                        "archive extracts to")  # fmt: skip
+        raise DataError(
+            f"{root} is of no known layout: {_expected(kind)}, found {there}; point at the folder that the "
+            "archive extracts to"
+        )
     if kind is not None and found != kind:
         raise DataError(f"{root} holds the {found} layout: {_expected(kind)}; exchange the folders")
     if found == "nyud":
@@ -149,9 +159,11 @@ def _refuse_astmt(root: Path) -> None:
         offender = next((entry.name for entry in os.scandir(root / folder) if entry.name.endswith(ending)), None)
         if offender:
             right = ", ".join(FILES["nyud"][label][0].format("*") for label in LABELS["nyud"])
-            raise DataError(f"{root / folder / offender}: this is ASTMT's NYUD_MT.tgz, whose labels are of another "
-                            f"kind; expected {right}: fetch that of Multi-Task-Learning-PyTorch (`matfl data fetch "
-                            f"nyud DIR`, or {ARCHIVES['nyud'].page}) and put it in this folder's place")  # fmt: skip
+            raise DataError(
+                f"{root / folder / offender}: this is ASTMT's NYUD_MT.tgz, whose labels are of another "
+                f"kind; expected {right}: fetch that of Multi-Task-Learning-PyTorch (`matfl data fetch "
+                f"nyud DIR`, or {ARCHIVES['nyud'].page}) and put it in this folder's place"
+            )
 
 
 def locate(kind: str, data_dir: str | Path | None = None) -> Layout:
@@ -168,8 +180,10 @@ def locate(kind: str, data_dir: str | Path | None = None) -> Layout:
     base = Path(given).expanduser()
     present = [base / name for name in FOLDERS[kind] if (base / name).is_dir()]
     if len(present) > 1:
-        raise DataError(f"{present[0]} and {present[1].name} are both there: expected one {kind} data set; pass the "
-                        "one you mean as data_dir")  # fmt: skip
+        raise DataError(
+            f"{present[0]} and {present[1].name} are both there: expected one {kind} data set; pass the "
+            "one you mean as data_dir"
+        )
     if present:
         return open_layout(present[0], kind)
     if base.is_dir() and any((base / mark).is_dir() for mark in _MARKS[kind]):

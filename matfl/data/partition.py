@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from matfl.config import RunConfig
+from matfl.config.run_config import RunConfig
+from matfl.core.streams import derive
 from matfl.data.cache import DataError
 from matfl.data.split import Split
-from matfl.streams import derive
-from matfl.tasks import Pair, pairs
+from matfl.tasks.task import Pair, pairs
 
 __all__ = ["Client", "partition"]
 
@@ -57,9 +57,11 @@ def _client(config: RunConfig, index: int, pair: Pair, share: np.ndarray, split:
     if not len(images):
         number = config.clients_per_task
         empty = f"none of its {len(share)} images shows a person" if len(share) else "its share of the images is empty"
-        raise DataError(f"client {index} ({pair.name}) has no image to train on: {empty}, out of {len(split)} in the "
-                        f"training split shared with clients_per_task={number}; raise images_train or lower "
-                        "clients_per_task")  # fmt: skip
+        raise DataError(
+            f"client {index} ({pair.name}) has no image to train on: {empty}, out of {len(split)} in the "
+            f"training split shared with clients_per_task={number}; raise images_train or lower "
+            "clients_per_task"
+        )
     if config.images_per_client:
         images = images[: config.images_per_client]
     return Client(index, pair, tuple(sorted(int(i) for i in images)))

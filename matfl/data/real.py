@@ -25,7 +25,7 @@ from matfl.data.cache import (
 from matfl.data.decode import DECODING_VERSION, Sample
 from matfl.data.layouts import FILES, Layout, locate
 from matfl.data.split import Split
-from matfl.tasks import Domain
+from matfl.tasks.task import Domain
 
 __all__ = ["load_real"]
 
@@ -53,12 +53,20 @@ def load_real(
     layout = locate(domain.layout, data_dir)
     listed = layout.ids(split_name)
     if count > len(listed):
-        raise DataError(f"{layout.split_file(split_name)} lists {len(listed)} ids but the config wants {count}: lower "
-                        f"images_{split_name}, or set it to 0 for all")  # fmt: skip
+        raise DataError(
+            f"{layout.split_file(split_name)} lists {len(listed)} ids but the config wants {count}: lower "
+            f"images_{split_name}, or set it to 0 for all"
+        )
     ids = listed if not count else tuple(listed[i * len(listed) // count] for i in range(count))
     tasks = tuple(domain.channels)
-    key = {"layout": layout.kind, "size": size, "decoding": DECODING_VERSION, "native": split_name == "val",
-           "tasks": tasks, "files": _fingerprint(layout, ids)}  # fmt: skip
+    key = {
+        "layout": layout.kind,
+        "size": size,
+        "decoding": DECODING_VERSION,
+        "native": split_name == "val",
+        "tasks": tasks,
+        "files": _fingerprint(layout, ids),
+    }
     folder = cache_folder(cache_dir) / f"{domain.name}-{split_name}-{size[0]}x{size[1]}-{key_hash(key)}"
 
     def fill(temporary: Path) -> Mapping[str, Any]:
@@ -72,10 +80,18 @@ def load_real(
             specs["people"] = ((len(ids),), np.bool_)
         allocate(temporary, specs)
         starts = np.concatenate([[0], sizes.prod(1).cumsum()])
-        chunks = [(temporary, layout, ids[i : i + CHUNK], i, starts[i : i + CHUNK], tuple(specs), size)
-                  for i in range(0, len(ids), CHUNK)]  # fmt: skip
-        in_parallel(_decode_chunk, chunks, processes=processes_for(len(ids) * SECONDS), total=len(ids),
-                    progress=progress, title=f"{domain.name}/{split_name}: decoding")  # fmt: skip
+        chunks = [
+            (temporary, layout, ids[i : i + CHUNK], i, starts[i : i + CHUNK], tuple(specs), size)
+            for i in range(0, len(ids), CHUNK)
+        ]
+        in_parallel(
+            _decode_chunk,
+            chunks,
+            processes=processes_for(len(ids) * SECONDS),
+            total=len(ids),
+            progress=progress,
+            title=f"{domain.name}/{split_name}: decoding",
+        )
         return {"key": key, "source": str(layout.root.absolute())}
 
     build_once(folder, fill)

@@ -17,7 +17,7 @@ from matfl.data.cache import (
     processes_for,
 )
 from matfl.data.split import Split
-from matfl.tasks import Domain
+from matfl.tasks.task import Domain
 
 __all__ = ["load_rendered"]
 
@@ -38,16 +38,30 @@ def load_rendered(
     """Images 0 to count - 1 of a rendered domain's split, size x size, from the cache or rendered into it."""
     from matfl import scenes
 
-    key = {"domain": domain.name, "split": split_name, "data_seed": seed, "size": size, "count": count,
-           "version": scenes.VERSION}  # fmt: skip
+    key = {
+        "domain": domain.name,
+        "split": split_name,
+        "data_seed": seed,
+        "size": size,
+        "count": count,
+        "version": scenes.VERSION,
+    }
     folder = cache_folder(cache_dir) / f"{domain.name}-{split_name}-{size}-{key_hash(key)}"
 
     def fill(temporary: Path) -> Mapping[str, Any]:
         allocate(temporary, array_specs(tuple(domain.channels), count, (size, size)))
-        chunks = [(temporary, domain.name, split_name, start, min(start + CHUNK, count), seed, size)
-                  for start in range(0, count, CHUNK)]  # fmt: skip
-        in_parallel(_render_chunk, chunks, processes=processes_for(count * size**2 / 6e5), total=count,
-                    progress=progress, title=f"{domain.name}/{split_name}: rendering")  # fmt: skip
+        chunks = [
+            (temporary, domain.name, split_name, start, min(start + CHUNK, count), seed, size)
+            for start in range(0, count, CHUNK)
+        ]
+        in_parallel(
+            _render_chunk,
+            chunks,
+            processes=processes_for(count * size**2 / 6e5),
+            total=count,
+            progress=progress,
+            title=f"{domain.name}/{split_name}: rendering",
+        )
         return {"key": key}
 
     build_once(folder, fill)

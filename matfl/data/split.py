@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matfl.config import RunConfig
-from matfl.tasks import DOMAINS, IGNORE, Domain
+from matfl.config.run_config import RunConfig
+from matfl.tasks.task import DOMAINS, IGNORE, Domain
 
 __all__ = ["NATIVE_SIZES", "Natives", "Split", "load_split", "network_size"]
 
@@ -32,7 +32,7 @@ class Natives(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The images and labels of one domain's training or validation split; labels as `matfl.tasks` describes."""
+    """The images and labels of one domain's training or validation split; labels as `matfl.tasks.task` describes."""
 
     domain: Domain
     ids: tuple[str, ...]
@@ -68,8 +68,10 @@ class Split:
         """(images uint8 (B, 3, H, W), targets) of the given images at network size, in that order, on `device`."""
         self._check(task_name)
         chosen = np.asarray(indices, dtype=np.int64)
-        return (torch.from_numpy(np.asarray(self.images[chosen])).to(device),
-                torch.from_numpy(np.asarray(self.labels[task_name][chosen])).to(device))  # fmt: skip
+        return (
+            torch.from_numpy(np.asarray(self.images[chosen])).to(device),
+            torch.from_numpy(np.asarray(self.labels[task_name][chosen])).to(device),
+        )
 
     def with_person(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Which of the given images show a person: bool, one each."""
@@ -82,8 +84,9 @@ class Split:
 
     def _check(self, task_name: str) -> None:
         if task_name not in self.labels:
-            raise ValueError(f"domain {self.domain.name} has no labels for {task_name!r}: choose from "
-                             f"{', '.join(self.labels)}")  # fmt: skip
+            raise ValueError(
+                f"domain {self.domain.name} has no labels for {task_name!r}: choose from {', '.join(self.labels)}"
+            )
 
 
 def network_size(config: RunConfig, domain: Domain) -> tuple[int, int]:
@@ -117,9 +120,11 @@ def load_split(
     if domain.rendered:
         from matfl.data.rendered import load_rendered
 
-        return load_rendered(domain, split_name, count=count, size=size[0], seed=config.data_seed, cache_dir=cache_dir,
-                             progress=progress)  # fmt: skip
+        return load_rendered(
+            domain, split_name, count=count, size=size[0], seed=config.data_seed, cache_dir=cache_dir, progress=progress
+        )
     from matfl.data.real import load_real
 
-    return load_real(domain, split_name, count=count, size=size, data_dir=data_dir, cache_dir=cache_dir,
-                     progress=progress)  # fmt: skip
+    return load_real(
+        domain, split_name, count=count, size=size, data_dir=data_dir, cache_dir=cache_dir, progress=progress
+    )

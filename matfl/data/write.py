@@ -90,8 +90,12 @@ def make(
 def _describe(root: Path, kind: str, size: int, seed: int) -> None:
     from matfl.scenes import VERSION
 
-    facts = {"what": f"rendered {DOMAIN[kind]} scenes of matfl in the {kind} layout, no photographs",
-             "seed": seed, "size": size, "scenes_version": VERSION}  # fmt: skip
+    facts = {
+        "what": f"rendered {DOMAIN[kind]} scenes of matfl in the {kind} layout, no photographs",
+        "seed": seed,
+        "size": size,
+        "scenes_version": VERSION,
+    }
     (root / "EMBEDDED.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
@@ -166,8 +170,14 @@ def _anno(name: str, regions_HW: np.ndarray, parts_HW: np.ndarray) -> np.ndarray
         mask = regions_HW == region
         shown = [group for group in PART_NAMES if (mask & (parts_HW == group)).any()]
         parts = [(PART_NAMES[group], (mask & (parts_HW == group)).astype(np.uint8)) for group in shown]
-        things.append(("person" if parts else "thing", PERSON if parts else OTHER, mask.astype(np.uint8),
-                       _structs(("part_name", "mask"), parts)))  # fmt: skip
+        things.append(
+            (
+                "person" if parts else "thing",
+                PERSON if parts else OTHER,
+                mask.astype(np.uint8),
+                _structs(("part_name", "mask"), parts),
+            )
+        )
     return _structs(("imname", "objects"), [(name, _structs(("class", "class_ind", "mask", "parts"), things))])
 
 
@@ -200,8 +210,13 @@ def _save_palette(path: Path, values: np.ndarray) -> None:
     """Class indices as a palette picture in the colours of PASCAL VOC."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(np.ascontiguousarray(values))
-    picture.putpalette([sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
-                        for index in range(256) for channel in range(3)])  # fmt: skip
+    picture.putpalette(
+        [
+            sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(3))
+            for index in range(256)
+            for channel in range(3)
+        ]
+    )
     picture.save(path)
 
 

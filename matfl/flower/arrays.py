@@ -10,7 +10,7 @@ import torch
 from flwr.app import Array, ArrayRecord
 from torch import Tensor
 
-from matfl.updates import Layout
+from matfl.server.updates import Layout
 
 __all__ = ["DTYPES", "Precision", "Wire", "size"]
 
@@ -46,9 +46,13 @@ class Wire:
         return record
 
     def decode(
-        self, record: ArrayRecord, precision: Precision, *, start: State | None = None,
+        self,
+        record: ArrayRecord,
+        precision: Precision,
+        *,
+        start: State | None = None,
         device: torch.device | str = "cpu",
-    ) -> dict[str, Tensor]:  # fmt: skip
+    ) -> dict[str, Tensor]:
         """The model that was encoded, in float32 on `device`; the arrays are taken out of `record` one by one.
 
         Raises ValueError when an array is missing or has another type or length than this network's.
@@ -82,6 +86,8 @@ def _take(record: ArrayRecord, name: str, length: int, dtype: torch.dtype) -> Te
         raise ValueError(f"array {name!r} cannot be read ({type(error).__name__})") from None
     expected = str(dtype).removeprefix("torch.")
     if array.shape != (length,) or array.dtype != expected:
-        raise ValueError(f"array {name!r} is {array.dtype} of shape {array.shape}, but this network's is {expected} of "
-                         f"shape ({length},): another network was trained")  # fmt: skip
+        raise ValueError(
+            f"array {name!r} is {array.dtype} of shape {array.shape}, but this network's is {expected} of "
+            f"shape ({length},): another network was trained"
+        )
     return torch.from_numpy(array)

@@ -18,15 +18,15 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 import matfl
-from matfl import clients as local
-from matfl import federation
-from matfl.config import RunConfig, override
+from matfl.client import training as local
+from matfl.config.run_config import RunConfig, override
 from matfl.data import Client, Split, load_split, partition
 from matfl.flower.arrays import Wire
 from matfl.flower.settings import NodeSettings, run_config
-from matfl.models import Model, build
-from matfl.tasks import Pair, pairs
-from matfl.updates import Layout
+from matfl.models.network import Model, build
+from matfl.runs import engine as federation
+from matfl.server.updates import Layout
+from matfl.tasks.task import Pair, pairs
 
 __all__ = ["app", "share"]
 
@@ -136,8 +136,15 @@ def train(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records
     """Local training from the dispatched model; in a round that is evaluated also the trained model's metrics."""
     ask, model, wire, start = _begin(content, config, node)
     client = share(config, node)
-    reply = federation.client_round(model, start, client, _split(config, node, "train"), config,
-                                    round=cast(int, ask["round"]), mu=cast(float, ask["mu"]))  # fmt: skip
+    reply = federation.client_round(
+        model,
+        start,
+        client,
+        _split(config, node, "train"),
+        config,
+        round=cast(int, ask["round"]),
+        mu=cast(float, ask["mu"]),
+    )
     updates = cast(Any, ask["updates"])
     records: Records = {
         "model": wire.encode(reply.state, updates, start=None if updates == "fp32" else start),
@@ -163,8 +170,9 @@ def _begin(
     """What is asked, a module for it, and the state that came with it."""
     ask = cast(dict[str, Any], content["ask"])
     if ask["hash"] != config.hash:
-        raise Refusal(f"the server's config has hash {ask['hash']}, this client's {config.hash}: install the same "
-                      "matfl on both")  # fmt: skip
+        raise Refusal(
+            f"the server's config has hash {ask['hash']}, this client's {config.hash}: install the same matfl on both"
+        )
     if ask["client"] != node.client:
         raise Refusal(f"this node is client {node.client}, not {ask['client']}")
     device = federation.pick_device(node.device)

@@ -11,8 +11,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from matfl.flower.arrays import Wire, size
 from matfl.flower.nodes import Nodes, reason
-from matfl.server import Owner, Server, ServerState
-from matfl.tasks import Pair
+from matfl.server.server import Owner, Server, ServerState
+from matfl.tasks.task import Pair
 
 __all__ = ["Exchange", "metric_rows"]
 
@@ -36,9 +36,15 @@ class Exchange:
     """Clients that replied again; the first reply counts."""
 
     def messages(
-        self, kind: str, asked: Mapping[int, Owner], server: Server, state: ServerState, wires: Mapping[Pair, Wire], *,
+        self,
+        kind: str,
+        asked: Mapping[int, Owner],
+        server: Server,
+        state: ServerState,
+        wires: Mapping[Pair, Wire],
+        *,
         round: int,
-    ) -> list[Message]:  # fmt: skip
+    ) -> list[Message]:
         """A message for each client with the model of `asked`; clients of one owner get the same arrays.
 
         `round` counts from 0.
@@ -53,12 +59,19 @@ class Exchange:
             for name, array in arrays[owner].items():
                 record[name] = array
             self.bytes += size(record)
-            ask = {"round": round, "client": client, "hash": server.config.hash, "mu": server.mu,
-                   "evaluate": server.evaluates(round), "models": settings.models, "updates": settings.updates,
-                   }  # fmt: skip
+            ask = {
+                "round": round,
+                "client": client,
+                "hash": server.config.hash,
+                "mu": server.mu,
+                "evaluate": server.evaluates(round),
+                "models": settings.models,
+                "updates": settings.updates,
+            }
             content = RecordDict({"model": record, "ask": ConfigRecord(cast(Any, ask))})
-            message = Message(content, self.nodes.clients[client], kind, ttl=settings.round_timeout,
-                              group_id=str(round + 1))  # fmt: skip
+            message = Message(
+                content, self.nodes.clients[client], kind, ttl=settings.round_timeout, group_id=str(round + 1)
+            )
             self.sent[client] = message.metadata
             messages.append(message)
         return messages
@@ -94,5 +107,7 @@ def metric_rows(content: RecordDict, owner: Owner, kind: str, *, round: int) -> 
     sound = isinstance(names, list) and isinstance(values, list) and len(names) == len(values)
     if not sound or not all(isinstance(n, str) for n in names) or not all(isinstance(v, float) for v in values):
         raise ValueError("its metrics are not names and values")
-    return [(round, owner.pair.domain.name, owner.pair.task.name, owner.client, kind, name, value)
-            for name, value in zip(names, values)]  # fmt: skip
+    return [
+        (round, owner.pair.domain.name, owner.pair.task.name, owner.client, kind, name, value)
+        for name, value in zip(names, values)
+    ]

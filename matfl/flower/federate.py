@@ -8,14 +8,14 @@ import flwr
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
-from matfl import store
-from matfl.federation import begin, pick_device, provenance, repeatable
 from matfl.flower.nodes import Nodes
 from matfl.flower.settings import Settings, client_pairs
 from matfl.flower.strategy import ManyTask
-from matfl.models import start_backbone
-from matfl.runs import runs_folder
-from matfl.server import Server, ServerState
+from matfl.models.network import start_backbone
+from matfl.runs import store
+from matfl.runs.engine import begin, pick_device, provenance, repeatable
+from matfl.runs.run import runs_folder
+from matfl.server.server import Server, ServerState
 
 __all__ = ["app", "federation"]
 
@@ -38,8 +38,11 @@ def federation(grid: Grid, settings: Settings) -> Path:
     path = runs_folder(settings.runs_dir or None) / settings.folder
     with store.locked(path), repeatable(device):
         made_by = provenance(config, device)
-        begin(path, config, {**made_by, "flower": flwr.__version__, "models": settings.models,
-                             "updates": settings.updates})  # fmt: skip
+        begin(
+            path,
+            config,
+            {**made_by, "flower": flwr.__version__, "models": settings.models, "updates": settings.updates},
+        )
         stored = store.stored_round(path, config)
         if stored == config.rounds:
             store.mark(path, config, config.rounds)

@@ -11,8 +11,8 @@ from typing import Any, cast
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from matfl.federation import data_version
 from matfl.flower.settings import Settings, client_pairs
+from matfl.runs.engine import data_version
 
 __all__ = ["Nodes", "reason"]
 
@@ -87,13 +87,17 @@ class Nodes:
         if not isinstance(client, int) or not 0 <= client < len(chosen) or who.get("task") != chosen[client].name:
             return f"it says that it is client {client!r} with task {who.get('task')!r}"
         if who.get("hash") != config.hash or who.get("data") != json.dumps(data_version(config)):
-            return (f"it runs matfl {who.get('matfl')} with config {who.get('hash')} and data {who.get('data')}: "
-                    "install the server's matfl there")  # fmt: skip
+            return (
+                f"it runs matfl {who.get('matfl')} with config {who.get('hash')} and data {who.get('data')}: "
+                "install the server's matfl there"
+            )
         if client in self.clients:
             before = self.clients[client]
             self._replaced[before] = node
-            self.refused[before] = (f"node {node} came later as client {client} too; give each node a partition-id of "
-                                    "its own, unless it was started anew")  # fmt: skip
+            self.refused[before] = (
+                f"node {node} came later as client {client} too; give each node a partition-id of "
+                "its own, unless it was started anew"
+            )
             _log.warning("matfl: node %d is no client: %s", before, self.refused[before])
         if isinstance(depth := content.get("depth"), MetricRecord):
             self.depth[client] = float(cast(float, depth["sum"])), int(cast(int, depth["count"]))
@@ -129,12 +133,14 @@ class Nodes:
         missing = [f"{index} ({pair.name})" for index, pair in enumerate(chosen) if index not in self.clients]
         silent = f" {len(self._pending)} node(s) did not answer." if self._pending else ""
         refused = "".join(f" Node {node} was refused: {why}." for node, why in sorted(self.refused.items()))
-        return (f"{len(self.clients)} of at least {needed} clients came within {self.settings.discovery_timeout:g} s."
-                f"{silent}{refused} Missing: {', '.join(missing)}. Start their nodes (in simulation: num-supernodes), "
-                "raise discovery-timeout, or lower min-clients-start (later: min-clients)")  # fmt: skip
+        return (
+            f"{len(self.clients)} of at least {needed} clients came within {self.settings.discovery_timeout:g} s."
+            f"{silent}{refused} Missing: {', '.join(missing)}. Start their nodes (in simulation: num-supernodes), "
+            "raise discovery-timeout, or lower min-clients-start (later: min-clients)"
+        )
 
     def depth_means(self) -> dict[str, float]:
-        """`matfl.federation.depth_means` over the clients that are there: sums of float16 labels are exact."""
+        """`matfl.runs.engine.depth_means` over the clients that are there: sums of float16 labels are exact."""
         totals: dict[str, tuple[float, int]] = {}
         for client, (part, size) in sorted(self.depth.items()):
             name = client_pairs(self.settings.config)[client].name

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from matfl.config import RunConfig, override, preset
+from matfl.config.run_config import RunConfig, override, preset
 from matfl.flower.arrays import DTYPES, Precision
-from matfl.tasks import Pair, pairs
+from matfl.tasks.task import Pair, pairs
 
 __all__ = ["NodeSettings", "Settings", "client_pairs", "run_config"]
 
@@ -67,8 +67,9 @@ class Settings:
             if key in _CONFIG_KEYS:
                 continue
             if key not in known:
-                raise ValueError(f"unknown key {key!r} in the app's config: the keys are "
-                                 f"{', '.join((*_CONFIG_KEYS, *known))}")  # fmt: skip
+                raise ValueError(
+                    f"unknown key {key!r} in the app's config: the keys are {', '.join((*_CONFIG_KEYS, *known))}"
+                )
             kind: Any = {"int": int, "float": (int, float)}.get(str(known[key].type), str)
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise TypeError(f"{key}={value!r} in the app's config: expected {known[key].type}")
@@ -139,15 +140,20 @@ class NodeSettings:
         if not 0 <= number < n:
             raise ValueError(f"partition-id={number}: choose 0..{n - 1}, one for each of the {n} clients")
         if "num-partitions" in node_config and _whole(node_config, "num-partitions") != n:
-            raise ValueError(f"num-partitions={node_config['num-partitions']}: this federation has {n} clients (in "
-                             f"simulation set num-supernodes={n})")  # fmt: skip
+            raise ValueError(
+                f"num-partitions={node_config['num-partitions']}: this federation has {n} clients (in "
+                f"simulation set num-supernodes={n})"
+            )
         chosen = client_pairs(config)
         pair = chosen[number]
         task = node_config.get("task", pair.name)
         if task != pair.name:
             its = [str(index) for index, other in enumerate(chosen) if other.name == task]
-            remedy = f"the clients of {task} are {', '.join(its)}" if its else (
-                f"choose a task from {', '.join(dict.fromkeys(other.name for other in chosen))}")  # fmt: skip
+            remedy = (
+                f"the clients of {task} are {', '.join(its)}"
+                if its
+                else (f"choose a task from {', '.join(dict.fromkeys(other.name for other in chosen))}")
+            )
             raise ValueError(f"task={task!r} with partition-id={number}: client {number} trains {pair.name}; {remedy}")
         own = node_config.get("own-data", False)
         if not isinstance(own, bool):
@@ -157,15 +163,19 @@ class NodeSettings:
         threads = _whole(node_config, "threads") if "threads" in node_config else 1
         if threads < 1:
             raise ValueError(f"threads={threads}: must be at least 1")
-        places = {name: str(node_config[_key(name)]) if node_config.get(_key(name)) else None
-                  for name in ("data_dir", "cache_dir", "device")}  # fmt: skip
+        places = {
+            name: str(node_config[_key(name)]) if node_config.get(_key(name)) else None
+            for name in ("data_dir", "cache_dir", "device")
+        }
         return cls(client=number, pair=pair, own_data=own, threads=threads, **places)  # type: ignore[arg-type]
 
 
 def _whole(node_config: Mapping[str, Any], key: str) -> int:
     if key not in node_config:
-        raise ValueError(f"the node config lacks {key!r}: start the node with --node-config 'task=\"outdoor/semseg\" "
-                         "partition-id=0 num-partitions=18', its number among all clients")  # fmt: skip
+        raise ValueError(
+            f'the node config lacks {key!r}: start the node with --node-config \'task="outdoor/semseg" '
+            "partition-id=0 num-partitions=18', its number among all clients"
+        )
     value = node_config[key]
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{key}={value!r} in the node config: expected a whole number")

@@ -1,4 +1,4 @@
-"""Flower's strategy around `matfl.server.Server`: dispatch, gather, aggregate, evaluate, store."""
+"""Flower's strategy around `matfl.server.server.Server`: dispatch, gather, aggregate, evaluate, store."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from matfl import store
 from matfl.flower.arrays import Wire, size
 from matfl.flower.exchange import Exchange, metric_rows
 from matfl.flower.nodes import Nodes
-from matfl.models import build_head
-from matfl.server import Owner, Reply, Server, ServerState
-from matfl.updates import Layout
+from matfl.models.network import build_head
+from matfl.runs import store
+from matfl.server.server import Owner, Reply, Server, ServerState
+from matfl.server.updates import Layout
 
 __all__ = ["ManyTask"]
 
@@ -26,7 +26,7 @@ _log = logging.getLogger("flwr")
 
 
 class ManyTask(Strategy):
-    """One model a task (or a client), moved by any of `matfl.aggregation.METHODS`; every round is stored.
+    """One model a task (or a client), moved by any of `matfl.server.aggregation.METHODS`; every round is stored.
 
     The models are in `state`, not in the arrays that `Strategy.start` hands around: those stay empty, so that nothing
     is held twice. Rounds count on from `state.round`, whatever number Flower gives them.
@@ -46,8 +46,14 @@ class ManyTask(Strategy):
     def summary(self) -> None:
         """Say what is run."""
         config = self.server.config
-        _log.info("matfl: %s with %d clients, rounds %d to %d, stored in %s", config.name, config.num_clients,
-                  self.state.round + 1, config.rounds, self.path)  # fmt: skip
+        _log.info(
+            "matfl: %s with %d clients, rounds %d to %d, stored in %s",
+            config.name,
+            config.num_clients,
+            self.state.round + 1,
+            config.rounds,
+            self.path,
+        )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -62,8 +68,11 @@ class ManyTask(Strategy):
         self._spend("wait")
         chosen = self.server.participants(self.state.round)
         own = any(owner.client >= 0 for owner in self.server.evaluated)
-        asked = {client: Owner(pair=self.server.client_pairs[client], client=client if own else -1)
-                 for client in chosen if client in self.nodes.clients}  # fmt: skip
+        asked = {
+            client: Owner(pair=self.server.client_pairs[client], client=client if own else -1)
+            for client in chosen
+            if client in self.nodes.clients
+        }
         messages = self._exchange.messages("train", asked, self.server, self.state, self.wires, round=self.state.round)
         self._exchange.failed = {client: "its node is not connected" for client in chosen if client not in asked}
         return messages
@@ -79,8 +88,9 @@ class ManyTask(Strategy):
         after, record = self.server.aggregate(self.state, self._replies(exchange, wire))
         excluded = {int(client): why for client, why in record.row["excluded"].items()} | exchange.failed
         for client, why in sorted(excluded.items()):
-            _log.warning("matfl: round %d without client %d (%s): %s", after.round, client,
-                         self.server.client_pairs[client], why)  # fmt: skip
+            _log.warning(
+                "matfl: round %d without client %d (%s): %s", after.round, client, self.server.client_pairs[client], why
+            )
         settings = self.nodes.settings
         self._row = {
             "round": after.round,
@@ -118,8 +128,9 @@ class ManyTask(Strategy):
         wire["up"] += size(model)
         pair, precision = self.server.client_pairs[client], self.nodes.settings.updates
         start = self.server.dispatch(self.state, client)
-        state = self.wires[pair].decode(model, precision, start=None if precision == "fp32" else start,
-                                        device=self.server.device)  # fmt: skip
+        state = self.wires[pair].decode(
+            model, precision, start=None if precision == "fp32" else start, device=self.server.device
+        )
         rows = []
         if "metrics" in content:
             rows = metric_rows(content, Owner(pair=pair, client=client), "local", round=self.state.round + 1)
@@ -136,13 +147,17 @@ class ManyTask(Strategy):
         self.nodes.look(grid)
         asked = {}
         for owner in self.server.evaluated:
-            its = [client for client in self.nodes.clients if owner.client in (-1, client)
-                   and self.server.client_pairs[client] == owner.pair]  # fmt: skip
+            its = [
+                client
+                for client in self.nodes.clients
+                if owner.client in (-1, client) and self.server.client_pairs[client] == owner.pair
+            ]
             if its:
                 asked[min(its, key=lambda client: (client not in self._row["participants"], client))] = owner
         self._asked = asked
-        return self._exchange.messages("evaluate", asked, self.server, self.state, self.wires,
-                                       round=self.state.round - 1)  # fmt: skip
+        return self._exchange.messages(
+            "evaluate", asked, self.server, self.state, self.wires, round=self.state.round - 1
+        )
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Note the metrics of the aggregated models, and store the round."""
@@ -157,8 +172,12 @@ class ManyTask(Strategy):
         store.save_round(self.path, self.server.config, self.server.pack(self.state), self.records)
         if not rows:
             return None
-        return MetricRecord({f"{domain}/{task} {metric}" + (f" of client {client}" if client >= 0 else ""): value
-                             for _, domain, task, client, _, metric, value in rows})  # fmt: skip
+        return MetricRecord(
+            {
+                f"{domain}/{task} {metric}" + (f" of client {client}" if client >= 0 else ""): value
+                for _, domain, task, client, _, metric, value in rows
+            }
+        )
 
     def _evaluation(self) -> list[tuple[Any, ...]]:
         """Rows of kind 'global', in the order of `Server.evaluated`; models without any are noted."""

@@ -4,8 +4,8 @@
 semseg, normals, edge, depth. Every picture is a function of (seed, domain, split, index) alone.
 
 Conventions. Normals are unit vectors in the camera's frame: x to the right of the picture, y down it, z towards the
-camera; zero in the sky. (`matfl.augment` turns normals with the picture and counts on that.) Depth is in metres along
-the camera's axis. The boundaries of regions (objects one by one, the sky, the ground, each wall) are the edges:
+camera; zero in the sky. (`matfl.data.augment` turns normals with the picture and counts on that.) Depth is in metres
+along the camera's axis. The boundaries of regions (objects one by one, the sky, the ground, each wall) are the edges:
 `matfl.scenes.labels.edges` has the rule, `saliency` that of the dominant object. Trees, houses and lamps are scenery:
 they are never dominant. human_parts is all zero in a picture without a person. The domains count their own classes, 13
 each; outdoors 0 is background, which counts, and indoors every pixel has a class.
@@ -95,8 +95,16 @@ def _draw(scenes: Scenes, size: int, device: torch.device, wanted: tuple[str, ..
     return result
 
 
-def render(domain: str, split: str, indices: Iterable[int] | Tensor | NDArray, *, seed: int = 0, size: int = 64,
-           device: torch.device | str = "cpu", regions: bool = False) -> dict[str, Tensor]:  # fmt: skip
+def render(
+    domain: str,
+    split: str,
+    indices: Iterable[int] | Tensor | NDArray,
+    *,
+    seed: int = 0,
+    size: int = 64,
+    device: torch.device | str = "cpu",
+    regions: bool = False,
+) -> dict[str, Tensor]:
     """Render pictures of a domain with all their labels.
 
     Args:
@@ -131,8 +139,9 @@ def render(domain: str, split: str, indices: Iterable[int] | Tensor | NDArray, *
     return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
-def render_objects(indices: Iterable[int] | Tensor | NDArray, *, seed: int = 0, size: int = 64,
-                   device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:  # fmt: skip
+def render_objects(
+    indices: Iterable[int] | Tensor | NDArray, *, seed: int = 0, size: int = 64, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """Pictures of single objects, uint8 (B, 3, size, size), and their classes, int64 (B,) below OBJECT_CLASSES.
 
     Arguments and errors as for `render`.

@@ -84,8 +84,12 @@ def table(draws: Draws) -> Parts:
     parts.cylinder(vector(0, 0, 0), vector(0, 0.04, 0), 0.25, wood, keep=rounded)
     for side in (-1, 1):
         for end in (-1, 1):
-            parts.box(vector(side * half * 0.9, height / 2, end * deep * 0.85), vector(0.035, height / 2, 0.035), wood,
-                      keep=~rounded)  # fmt: skip
+            parts.box(
+                vector(side * half * 0.9, height / 2, end * deep * 0.85),
+                vector(0.035, height / 2, 0.035),
+                wood,
+                keep=~rounded,
+            )
     return parts
 
 

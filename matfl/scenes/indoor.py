@@ -92,9 +92,16 @@ def _furnish(draws: Draws, high: Floats, camera: Floats) -> list[Primitives]:
     for number, piece in enumerate(pieces):
         image, place = np.nonzero(active & (kind == number))
         if len(image):
-            groups.append(piece.build(draws.child(1000 + place, image)).place(
-                image=image, position=position[image, place], yaw=yaw[image, place], scale=scale[image, place],
-                instance=place + 1, label=number + 3))  # fmt: skip
+            groups.append(
+                piece.build(draws.child(1000 + place, image)).place(
+                    image=image,
+                    position=position[image, place],
+                    yaw=yaw[image, place],
+                    scale=scale[image, place],
+                    instance=place + 1,
+                    label=number + 3,
+                )
+            )
     for number in range(_PICTURES):
         wall, keep = draws.choice((1, 1, 2)), np.nonzero(draws.chance(0.6))[0]
         along, level = draws.uniform(0.15, 0.85), draws.uniform(1.3, 1.8)
@@ -105,9 +112,16 @@ def _furnish(draws: Draws, high: Floats, camera: Floats) -> list[Primitives]:
         if len(keep):
             # Each picture hangs a little further out than the last, so that two never share a plane.
             position = vector(x, level, z) + 0.015 * number * vector(np.sin(yaw), 0, np.cos(yaw))
-            groups.append(furniture.picture(draws.child(2000 + number, keep)).place(
-                image=keep, position=position[keep], yaw=yaw[keep], scale=scale[keep],
-                instance=_SLOTS + 1 + number + 0 * keep, label=CLASSES.index("picture")))  # fmt: skip
+            groups.append(
+                furniture.picture(draws.child(2000 + number, keep)).place(
+                    image=keep,
+                    position=position[keep],
+                    yaw=yaw[keep],
+                    scale=scale[keep],
+                    instance=_SLOTS + 1 + number + 0 * keep,
+                    label=CLASSES.index("picture"),
+                )
+            )
     return groups
 
 
@@ -132,9 +146,15 @@ def build(keys: Keys) -> Scenes:
     ceiling = material(
         draws, saturation=(0, 0.3), value=(0.5, 1.0), patterns=(4, 1, 0.5, 0.5, 0, 0, 1), frequency=(0.5, 2)
     )
-    planes = shell(draws, [floor, ceiling, plaster, accent, plaster, plaster], low=low, high=high,
-                   yaw=np.where(draws.chance(0.6), 0.0, draws.uniform(0, np.pi)),
-                   label=[1, 2, 0, 0, 0, 0], instance=_FACES)  # fmt: skip
+    planes = shell(
+        draws,
+        [floor, ceiling, plaster, accent, plaster, plaster],
+        low=low,
+        high=high,
+        yaw=np.where(draws.chance(0.6), 0.0, draws.uniform(0, np.pi)),
+        label=[1, 2, 0, 0, 0, 0],
+        instance=_FACES,
+    )
 
     # The lamp hangs anywhere in the upper half of the room, or sits at the camera like a flash.
     lamp = vector(
@@ -149,11 +169,22 @@ def build(keys: Keys) -> Scenes:
     ambient = draws.uniform(0.15, 0.5)[:, None]
     none = np.zeros((b, 3))
     return Scenes(
-        primitives=Primitives.concatenate(_furnish(draws.child(1), high, position)), shell=planes, low=low, high=high,
-        position=position, basis=basis, tangent=tangent, light=light,
+        primitives=Primitives.concatenate(_furnish(draws.child(1), high, position)),
+        shell=planes,
+        low=low,
+        high=high,
+        position=position,
+        basis=basis,
+        tangent=tangent,
+        light=light,
         light_colour=np.where(draws.chance(0.65)[:, None], warm, cold) * draws.uniform(0.5, 1.8)[:, None],
-        falloff=draws.uniform(1.5, 8.0), ambient_up=ambient * (0.6 + 0.4 * cold),
+        falloff=draws.uniform(1.5, 8.0),
+        ambient_up=ambient * (0.6 + 0.4 * cold),
         ambient_down=ambient * draws.uniform(0.5, 0.9)[:, None] * (0.6 + 0.4 * warm),
-        zenith=none, horizon=none, cloud=none,
-        cover=np.zeros(b), haze=np.full(b, 1e-9), **sensor(draws.child(2)),
-    )  # fmt: skip
+        zenith=none,
+        horizon=none,
+        cloud=none,
+        cover=np.zeros(b),
+        haze=np.full(b, 1e-9),
+        **sensor(draws.child(2)),
+    )

@@ -26,8 +26,13 @@ def look_at(position: Floats, target: Floats, roll: Floats) -> Floats:
     return np.stack([cos * right + sin * up, cos * up - sin * right, forward], axis=1)
 
 
-def first_free(candidates: Floats, radius: Floats, allowed: NDArray[np.bool_], placed: Floats, radii: Floats,
-               ) -> tuple[Floats, NDArray[np.bool_]]:  # fmt: skip
+def first_free(
+    candidates: Floats,
+    radius: Floats,
+    allowed: NDArray[np.bool_],
+    placed: Floats,
+    radii: Floats,
+) -> tuple[Floats, NDArray[np.bool_]]:
     """The first allowed candidate (B, T, 2) whose disc touches none of those placed, and whether there is one.
 
     radius (B,) of the new disc; placed (B, K, 2) with radii (B, K). What has a negative radius takes no room.
@@ -38,8 +43,16 @@ def first_free(candidates: Floats, radius: Floats, allowed: NDArray[np.bool_], p
     return candidates[np.arange(len(candidates)), free.argmax(1)], free.any(1)
 
 
-def shell(draws: Draws, looks: Sequence[Material], *, low: Floats, high: Floats, yaw: ArrayLike, label: Sequence[int],
-          instance: Sequence[int]) -> Primitives:  # fmt: skip
+def shell(
+    draws: Draws,
+    looks: Sequence[Material],
+    *,
+    low: Floats,
+    high: Floats,
+    yaw: ArrayLike,
+    label: Sequence[int],
+    instance: Sequence[int],
+) -> Primitives:
     """The six planes of every scene, facing inwards, in the order floor, ceiling, -x, +x, -z, +z. low, high (B, 3)."""
     b = len(draws)
     yaw = np.broadcast_to(np.asarray(yaw, np.float64), (b,))
@@ -63,8 +76,9 @@ def shell(draws: Draws, looks: Sequence[Material], *, low: Floats, high: Floats,
         "offset": draws.uniform(0, 16, 6, 3) * [1, 1, 0] + [0, 0, 0.5],
         **{f.name: np.stack([getattr(look, f.name) for look in looks], axis=1) for f in fields(Material)},
     }
-    return Primitives(**{name: value.reshape(6 * b, *value.shape[2:]) if len(value) == b else value
-                         for name, value in rows.items()})  # fmt: skip
+    return Primitives(
+        **{name: value.reshape(6 * b, *value.shape[2:]) if len(value) == b else value for name, value in rows.items()}
+    )
 
 
 def daylight(draws: Draws, around: Floats) -> dict[str, Any]:

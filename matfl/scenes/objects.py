@@ -40,11 +40,24 @@ def build(keys: Keys) -> tuple[Scenes, NDArray[np.int64]]:
     for number, (template, _, _) in enumerate(_SHAPES.values()):
         rows = np.nonzero(classes == number)[0]
         if len(rows):
-            groups.append(template(draws.child(1000, rows)).place(
-                image=rows, position=vector(across, 0, far)[rows], yaw=yaw[rows], scale=scale[rows],
-                instance=1 + 0 * rows, label=number))  # fmt: skip
+            groups.append(
+                template(draws.child(1000, rows)).place(
+                    image=rows,
+                    position=vector(across, 0, far)[rows],
+                    yaw=yaw[rows],
+                    scale=scale[rows],
+                    instance=1 + 0 * rows,
+                    label=number,
+                )
+            )
     paint = material(draws, frequency=(0.2, 3.0)).where(draws.chance(0.5), ground_look(draws.child(1)))
-    scenes = Scenes(primitives=Primitives.concatenate(groups), position=position, basis=look_at(position, target,
-                    np.deg2rad(draws.uniform(-12, 12))), tangent=tangent, **open_ground(draws.child(3), paint),
-                    **daylight(draws.child(5), vector(0, 0, far)), **sensor(draws.child(6)))  # fmt: skip
+    scenes = Scenes(
+        primitives=Primitives.concatenate(groups),
+        position=position,
+        basis=look_at(position, target, np.deg2rad(draws.uniform(-12, 12))),
+        tangent=tangent,
+        **open_ground(draws.child(3), paint),
+        **daylight(draws.child(5), vector(0, 0, far)),
+        **sensor(draws.child(6)),
+    )
     return scenes, classes

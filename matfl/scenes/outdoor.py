@@ -75,8 +75,16 @@ def _column(field: str) -> Floats:
 
 def ground_look(draws: Draws) -> Material:
     """Grass, soil, asphalt, sand, snow: any dull ground, mottled at the scale of metres."""
-    natural = material(draws, hue=(0.05, 0.4), saturation=(0.05, 0.75), value=(0.12, 0.75), frequency=(0.15, 1.2),
-                       patterns=(2, 6, 1, 0.5, 0, 0.5, 0.5), mottle=1.0, gloss=0.1)  # fmt: skip
+    natural = material(
+        draws,
+        hue=(0.05, 0.4),
+        saturation=(0.05, 0.75),
+        value=(0.12, 0.75),
+        frequency=(0.15, 1.2),
+        patterns=(2, 6, 1, 0.5, 0, 0.5, 0.5),
+        mottle=1.0,
+        gloss=0.1,
+    )
     paved = material(draws, saturation=(0, 0.3), value=(0.12, 0.85), frequency=(0.2, 2.0), mottle=0.8, gloss=0.1)
     return natural.where(draws.chance(0.65), paved)
 
@@ -84,8 +92,9 @@ def ground_look(draws: Draws) -> Material:
 def open_ground(draws: Draws, look: Material) -> dict[str, Any]:
     """The ground plane, without walls, as fields of `Scenes`."""
     low, high = np.tile([-1e9, 0.0, -1e9], (len(draws), 1)), np.full((len(draws), 3), 1e9)
-    planes = shell(draws, [look] * 6, low=low, high=high, yaw=draws.uniform(0, 2 * np.pi), label=[0] * 6,
-                   instance=[_GROUND] * 6)  # fmt: skip
+    planes = shell(
+        draws, [look] * 6, low=low, high=high, yaw=draws.uniform(0, 2 * np.pi), label=[0] * 6, instance=[_GROUND] * 6
+    )
     return {"shell": planes, "low": low, "high": high}
 
 
@@ -138,8 +147,15 @@ def _arrange(draws: Draws, tangent: Floats, eye: Floats) -> dict[str, NDArray]:
     # People mostly turn towards the camera's half space, other things any way.
     turn = draws.uniform(-np.pi, np.pi, _SLOTS)
     facing = np.where((kind == people) & draws.chance(0.7, _SLOTS), np.pi + 0.45 * turn, turn)
-    return {"kind": kind, "scale": scale, "active": active, "spot": spot, "base": base, "yaw": facing,
-            "height": height[kind] * scale}  # fmt: skip
+    return {
+        "kind": kind,
+        "scale": scale,
+        "active": active,
+        "spot": spot,
+        "base": base,
+        "yaw": facing,
+        "height": height[kind] * scale,
+    }
 
 
 def _instances(draws: Draws, plan: dict[str, NDArray]) -> list[Primitives]:
@@ -149,10 +165,17 @@ def _instances(draws: Draws, plan: dict[str, NDArray]) -> list[Primitives]:
         if not len(image):
             continue
         spot = plan["spot"][image, slot]
-        groups.append(thing.build(draws.child(slot + 1000, image)).place(
-            image=image, position=vector(spot[:, 0], plan["base"][image, slot], spot[:, 1]),
-            yaw=plan["yaw"][image, slot],
-            scale=plan["scale"][image, slot], instance=slot + 1, label=number + 1, salient=thing.salient))  # fmt: skip
+        groups.append(
+            thing.build(draws.child(slot + 1000, image)).place(
+                image=image,
+                position=vector(spot[:, 0], plan["base"][image, slot], spot[:, 1]),
+                yaw=plan["yaw"][image, slot],
+                scale=plan["scale"][image, slot],
+                instance=slot + 1,
+                label=number + 1,
+                salient=thing.salient,
+            )
+        )
     return groups
 
 
@@ -164,25 +187,51 @@ def _clutter(draws: Draws, near: Floats, tangent: Floats) -> list[Primitives]:
     road = Parts(draws.child(1))
     half = draws.uniform(0.6, 3.0)
     road.box(vector(0, 0, 0), vector(half, 0.012, 90.0), ground_look(draws.child(2)), keep=draws.chance(0.5))
-    groups.append(road.place(image=every, position=vector(draws.uniform(-4, 4), 0, near + draws.uniform(-2, 8)),
-                             yaw=draws.uniform(-np.pi / 2, np.pi / 2), scale=1.0, instance=_ROAD + 0 * every,
-                             label=0))  # fmt: skip
+    groups.append(
+        road.place(
+            image=every,
+            position=vector(draws.uniform(-4, 4), 0, near + draws.uniform(-2, 8)),
+            yaw=draws.uniform(-np.pi / 2, np.pi / 2),
+            scale=1.0,
+            instance=_ROAD + 0 * every,
+            label=0,
+        )
+    )
     for number in range(_CLUTTER):
         hill = Parts(draws.child(10 + number))
         wide = draws.uniform(8, 30)
         away = near + wide + draws.uniform(6, 50)
-        hill.ellipsoid(vector(0, 0, 0), vector(wide, draws.uniform(0.08, 0.3) * wide, wide * draws.uniform(0.5, 0.9)),
-                       ground_look(draws.child(20 + number)), keep=draws.chance(0.35))  # fmt: skip
-        groups.append(hill.place(image=every, position=vector(draws.uniform(-1, 1) * away * tangent, 0, away), yaw=0.0,
-                                 scale=1.0, instance=_HILL + number + 0 * every, label=0))  # fmt: skip
+        hill.ellipsoid(
+            vector(0, 0, 0),
+            vector(wide, draws.uniform(0.08, 0.3) * wide, wide * draws.uniform(0.5, 0.9)),
+            ground_look(draws.child(20 + number)),
+            keep=draws.chance(0.35),
+        )
+        groups.append(
+            hill.place(
+                image=every,
+                position=vector(draws.uniform(-1, 1) * away * tangent, 0, away),
+                yaw=0.0,
+                scale=1.0,
+                instance=_HILL + number + 0 * every,
+                label=0,
+            )
+        )
         chosen = np.nonzero(draws.chance(0.4))[0]
         distance = near * draws.uniform(0.6, 2.5)
         across = draws.uniform(-1, 1) * tangent * distance
         if len(chosen):
             stones = things.rock(draws.child(30 + number, chosen))
-            groups.append(stones.place(image=chosen, position=vector(across, 0, distance)[chosen], yaw=0.0,
-                                       scale=(0.06 * distance + 0.2)[chosen], instance=_ROCK + number + 0 * chosen,
-                                       label=0))  # fmt: skip
+            groups.append(
+                stones.place(
+                    image=chosen,
+                    position=vector(across, 0, distance)[chosen],
+                    yaw=0.0,
+                    scale=(0.06 * distance + 0.2)[chosen],
+                    instance=_ROCK + number + 0 * chosen,
+                    label=0,
+                )
+            )
     return groups
 
 
@@ -198,6 +247,12 @@ def build(keys: Keys) -> Scenes:
     position = vector(0, eye, 0) + np.zeros((len(keys), 3))
     basis = look_at(position, vector(0, target, near), np.deg2rad(draws.uniform(-9, 9)))
     primitives = Primitives.concatenate(_instances(draws, plan) + _clutter(draws.child(2), near, tangent))
-    return Scenes(primitives=primitives, position=position, basis=basis, tangent=tangent,
-                  **open_ground(draws.child(3), ground_look(draws.child(4))),
-                  **daylight(draws.child(5), vector(0, 0, near)), **sensor(draws.child(6)))  # fmt: skip
+    return Scenes(
+        primitives=primitives,
+        position=position,
+        basis=basis,
+        tangent=tangent,
+        **open_ground(draws.child(3), ground_look(draws.child(4))),
+        **daylight(draws.child(5), vector(0, 0, near)),
+        **sensor(draws.child(6)),
+    )

@@ -14,8 +14,21 @@ from numpy.typing import ArrayLike, NDArray
 
 from matfl.scenes.draws import Draws, Floats
 
-__all__ = ["BOX", "CAPSULE", "CYLINDER", "ELLIPSOID", "PATTERNS", "PLANE", "Material", "Parts", "Primitives", "hsv",
-           "material", "vector", "yaw_frame"]  # fmt: skip
+__all__ = [
+    "BOX",
+    "CAPSULE",
+    "CYLINDER",
+    "ELLIPSOID",
+    "PATTERNS",
+    "PLANE",
+    "Material",
+    "Parts",
+    "Primitives",
+    "hsv",
+    "material",
+    "vector",
+    "yaw_frame",
+]
 
 PLANE, ELLIPSOID, BOX, CYLINDER, CAPSULE = range(5)
 """Kinds of primitive. All but the plane are closed and convex."""
@@ -68,15 +81,29 @@ class Material:
 
     def where(self, mask: Bools, other: Material) -> Material:
         """This material where `mask` (n,), the other elsewhere."""
-        return Material(**{f.name: np.where(mask.reshape(-1, *[1] * (getattr(self, f.name).ndim - 1)),
-                                            getattr(self, f.name), getattr(other, f.name))
-                           for f in fields(self)})  # fmt: skip
+        return Material(
+            **{
+                f.name: np.where(
+                    mask.reshape(-1, *[1] * (getattr(self, f.name).ndim - 1)),
+                    getattr(self, f.name),
+                    getattr(other, f.name),
+                )
+                for f in fields(self)
+            }
+        )
 
 
-def material(draws: Draws, *, hue: tuple[float, float] = (0, 1), saturation: tuple[float, float] = (0, 0.9),
-             value: tuple[float, float] = (0.12, 0.9), patterns: Sequence[float] = (4, 3, 2, 1.5, 1, 0.7, 0.7),
-             frequency: tuple[float, float] = (1.5, 9.0), mottle: float = 0.6, gloss: float = 0.3,
-             ) -> Material:  # fmt: skip
+def material(
+    draws: Draws,
+    *,
+    hue: tuple[float, float] = (0, 1),
+    saturation: tuple[float, float] = (0, 0.9),
+    value: tuple[float, float] = (0.12, 0.9),
+    patterns: Sequence[float] = (4, 3, 2, 1.5, 1, 0.7, 0.7),
+    frequency: tuple[float, float] = (1.5, 9.0),
+    mottle: float = 0.6,
+    gloss: float = 0.3,
+) -> Material:
     """A random material a row. Ranges are uniform but the frequency's, whose logarithm is; `patterns` are weights."""
     first = hsv(draws.uniform(*hue) % 1, draws.uniform(*saturation), draws.uniform(*value))
     # The second colour is either a shade of the first or drawn afresh, so that patterns differ in contrast.
@@ -142,33 +169,62 @@ class Parts:
         self._draws = draws
         self._rows: list[dict[str, NDArray]] = []
 
-    def _add(self, kind: int, centre: Floats, half: Floats, look: Material, *, frame: Floats | None = None,
-             length: ArrayLike = 0.0, part: int = 0, keep: ArrayLike = True) -> None:  # fmt: skip
+    def _add(
+        self,
+        kind: int,
+        centre: Floats,
+        half: Floats,
+        look: Material,
+        *,
+        frame: Floats | None = None,
+        length: ArrayLike = 0.0,
+        part: int = 0,
+        keep: ArrayLike = True,
+    ) -> None:
         n = self.n
-        self._rows.append({
-            "kind": np.full(n, kind),
-            "centre": np.broadcast_to(centre, (n, 3)),
-            "half": np.broadcast_to(half, (n, 3)),
-            "frame": np.broadcast_to(np.eye(3) if frame is None else frame, (n, 3, 3)),
-            "length": np.broadcast_to(np.asarray(length, np.float64), (n,)),
-            "part": np.full(n, part),
-            "keep": np.broadcast_to(keep, (n,)),
-            "offset": self._draws.uniform(0, 16, 3),
-            **{f.name: getattr(look, f.name) for f in fields(look)},
-        })  # fmt: skip
+        self._rows.append(
+            {
+                "kind": np.full(n, kind),
+                "centre": np.broadcast_to(centre, (n, 3)),
+                "half": np.broadcast_to(half, (n, 3)),
+                "frame": np.broadcast_to(np.eye(3) if frame is None else frame, (n, 3, 3)),
+                "length": np.broadcast_to(np.asarray(length, np.float64), (n,)),
+                "part": np.full(n, part),
+                "keep": np.broadcast_to(keep, (n,)),
+                "offset": self._draws.uniform(0, 16, 3),
+                **{f.name: getattr(look, f.name) for f in fields(look)},
+            }
+        )
 
-    def box(self, centre: Floats, half: Floats, look: Material, *, frame: Floats | None = None, part: int = 0,
-            keep: ArrayLike = True) -> None:  # fmt: skip
+    def box(
+        self,
+        centre: Floats,
+        half: Floats,
+        look: Material,
+        *,
+        frame: Floats | None = None,
+        part: int = 0,
+        keep: ArrayLike = True,
+    ) -> None:
         """An oriented box."""
         self._add(BOX, centre, half, look, frame=frame, part=part, keep=keep)
 
-    def ellipsoid(self, centre: Floats, half: Floats, look: Material, *, frame: Floats | None = None, part: int = 0,
-                  keep: ArrayLike = True) -> None:  # fmt: skip
+    def ellipsoid(
+        self,
+        centre: Floats,
+        half: Floats,
+        look: Material,
+        *,
+        frame: Floats | None = None,
+        part: int = 0,
+        keep: ArrayLike = True,
+    ) -> None:
         """An ellipsoid with the given half axes."""
         self._add(ELLIPSOID, centre, half, look, frame=frame, part=part, keep=keep)
 
-    def cylinder(self, start: Floats, end: Floats, radius: ArrayLike, look: Material, *, part: int = 0,
-                 keep: ArrayLike = True) -> None:  # fmt: skip
+    def cylinder(
+        self, start: Floats, end: Floats, radius: ArrayLike, look: Material, *, part: int = 0, keep: ArrayLike = True
+    ) -> None:
         """A solid cylinder between the centres of its two discs."""
         frame, span = _along(np.broadcast_to(end - start, (self.n, 3)))
         radius = np.broadcast_to(np.asarray(radius, np.float64), span.shape)
@@ -176,16 +232,34 @@ class Parts:
             CYLINDER, (start + end) / 2, vector(radius, span / 2, radius), look, frame=frame, part=part, keep=keep
         )
 
-    def capsule(self, start: Floats, end: Floats, radius: ArrayLike, look: Material, *, part: int = 0,
-                keep: ArrayLike = True) -> None:  # fmt: skip
+    def capsule(
+        self, start: Floats, end: Floats, radius: ArrayLike, look: Material, *, part: int = 0, keep: ArrayLike = True
+    ) -> None:
         """All points within `radius` of a segment."""
         frame, span = _along(np.broadcast_to(end - start, (self.n, 3)))
         radius = np.broadcast_to(np.asarray(radius, np.float64), span.shape)
-        self._add(CAPSULE, (start + end) / 2, vector(radius, radius, radius), look, frame=frame,
-                  length=span / 2 / radius, part=part, keep=keep)  # fmt: skip
+        self._add(
+            CAPSULE,
+            (start + end) / 2,
+            vector(radius, radius, radius),
+            look,
+            frame=frame,
+            length=span / 2 / radius,
+            part=part,
+            keep=keep,
+        )
 
-    def place(self, *, image: NDArray, position: Floats, yaw: ArrayLike, scale: ArrayLike, instance: NDArray,
-              label: ArrayLike, salient: ArrayLike = False) -> Primitives:  # fmt: skip
+    def place(
+        self,
+        *,
+        image: NDArray,
+        position: Floats,
+        yaw: ArrayLike,
+        scale: ArrayLike,
+        instance: NDArray,
+        label: ArrayLike,
+        salient: ArrayLike = False,
+    ) -> Primitives:
         """Scale, turn about the vertical and move every instance; arguments are (n,) or scalar, position (n, 3)."""
         count = len(self._rows)
         rows = {key: np.stack([row[key] for row in self._rows], axis=1) for key in self._rows[0]}

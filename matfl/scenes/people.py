@@ -19,8 +19,9 @@ HEIGHT = 1.75
 def _skin(draws: Draws) -> Material:
     look = material(draws, patterns=(1,), mottle=0.15, gloss=0.15)
     tone = hsv(draws.uniform(0.03, 0.09), draws.uniform(0.3, 0.65), draws.uniform(0.2, 0.85))
-    return Material(colour=tone, second=tone, pattern=look.pattern, frequency=look.frequency, mottle=look.mottle,
-                    gloss=look.gloss)  # fmt: skip
+    return Material(
+        colour=tone, second=tone, pattern=look.pattern, frequency=look.frequency, mottle=look.mottle, gloss=look.gloss
+    )
 
 
 def _direction(forward: Floats, outward: Floats, side: float) -> Floats:
@@ -60,14 +61,16 @@ def person(draws: Draws) -> Parts:
     up = vector(0, np.cos(lean), np.sin(lean))
     parts.ellipsoid(base + 0.03 * up, vector(0.165 * girth, 0.12, 0.125 * girth), trousers, part=TORSO)
     parts.capsule(base + 0.1 * up, base + 0.36 * up, 0.14 * girth, shirt, part=TORSO)
-    parts.capsule(base + 0.42 * up + vector(-0.12, 0, 0), base + 0.42 * up + vector(0.12, 0, 0), 0.09 * girth, shirt,
-                  part=TORSO)  # fmt: skip
+    parts.capsule(
+        base + 0.42 * up + vector(-0.12, 0, 0), base + 0.42 * up + vector(0.12, 0, 0), 0.09 * girth, shirt, part=TORSO
+    )
     neck = base + 0.52 * up
     parts.capsule(base + 0.45 * up, neck, 0.055, skin, part=TORSO)
     head = neck + vector(draws.uniform(-0.03, 0.03), 0.13, 0.02 + draws.uniform(-0.02, 0.05))
     parts.ellipsoid(head, vector(0.092, 0.13, 0.108), skin, part=HEAD)
-    parts.ellipsoid(head + vector(0, 0.035, -0.025), vector(0.104, 0.122, 0.108), hair, part=HEAD,
-                    keep=draws.chance(0.9))  # fmt: skip
+    parts.ellipsoid(
+        head + vector(0, 0.035, -0.025), vector(0.104, 0.122, 0.108), hair, part=HEAD, keep=draws.chance(0.9)
+    )
     parts.ellipsoid(head + vector(0, -0.01, 0.11), vector(0.018, 0.03, 0.025), skin, part=HEAD)
 
     for side in (-1, 1):

@@ -138,8 +138,13 @@ def pack(scenes: Scenes, size: int, device: torch.device) -> tuple[Table, Tiles]
     every = Primitives.concatenate([primitives, scenes.shell])
     to_local = every.frame / every.half[:, :, None]
     basis, camera = scenes.basis[every.image], scenes.position[every.image]
-    ray = np.concatenate([np.einsum("pij,pj->pi", to_local, camera - every.centre)[:, None],
-                          np.matmul(basis, to_local.transpose(0, 2, 1))], axis=1)  # fmt: skip
+    ray = np.concatenate(
+        [
+            np.einsum("pij,pj->pi", to_local, camera - every.centre)[:, None],
+            np.matmul(basis, to_local.transpose(0, 2, 1)),
+        ],
+        axis=1,
+    )
     light = np.einsum("pij,pj->pi", to_local, scenes.light[every.image] - every.centre)
     extent = every.half * (1 + every.length[:, None] * np.array([0.0, 1.0, 0.0]))
     radius = np.where(every.length > 0, extent[:, 1], np.sqrt((extent**2).sum(1)))
@@ -157,15 +162,30 @@ def pack(scenes: Scenes, size: int, device: torch.device) -> tuple[Table, Tiles]
         return torch.from_numpy(np.ascontiguousarray(array.T, dtype=np.int64)).to(device)
 
     table = Table(
-        count=count, bounds=(*np.searchsorted(primitives.kind, np.arange(5)).tolist(), count),
-        kind=whole(every.kind), image=whole(every.image), to_local=real(to_local.reshape(-1, 9)),
-        ray=real(ray.reshape(-1, 12)), to_light=real(light), centre=real(every.centre), radius=real(radius),
-        length=real(every.length), texture=real(every.half * every.frequency[:, None]), offset=real(every.offset),
-        frequency=real(every.frequency), colour=real(every.colour), second=real(every.second),
-        pattern=whole(every.pattern), mottle=real(every.mottle), gloss=real(every.gloss),
+        count=count,
+        bounds=(*np.searchsorted(primitives.kind, np.arange(5)).tolist(), count),
+        kind=whole(every.kind),
+        image=whole(every.image),
+        to_local=real(to_local.reshape(-1, 9)),
+        ray=real(ray.reshape(-1, 12)),
+        to_light=real(light),
+        centre=real(every.centre),
+        radius=real(radius),
+        length=real(every.length),
+        texture=real(every.half * every.frequency[:, None]),
+        offset=real(every.offset),
+        frequency=real(every.frequency),
+        colour=real(every.colour),
+        second=real(every.second),
+        pattern=whole(every.pattern),
+        mottle=real(every.mottle),
+        gloss=real(every.gloss),
         instance=whole(every.instance),
-        label=whole(every.label), part=whole(every.part), salient=whole(every.salient), slots=whole(slots.T),
-    )  # fmt: skip
+        label=whole(every.label),
+        part=whole(every.part),
+        salient=whole(every.salient),
+        slots=whole(slots.T),
+    )
     columns = -(-size // TILE)
     first, last = _tile_range(primitives, extent[:count], scenes, size, columns)
     spans = np.maximum(last - first + 1, 0)

@@ -74,8 +74,14 @@ def _pattern(pattern: Tensor, u: Tensor, v: Tensor, w: Tensor, noise: Tensor) ->
     grid = ((pu < 0.1) | (pv < 0.1) | (pw < 0.1)).float()
     mix = torch.zeros_like(u)
     cloudy = ((noise - 0.35) * 4).clamp(0, 1)
-    for name, value in (("noise", cloudy), ("stripes", (pu < 0.5).float()), ("checker", checker), ("dots", dots),
-                        ("bricks", bricks), ("grid", grid)):  # fmt: skip
+    for name, value in (
+        ("noise", cloudy),
+        ("stripes", (pu < 0.5).float()),
+        ("checker", checker),
+        ("dots", dots),
+        ("bricks", bricks),
+        ("grid", grid),
+    ):
         mix = torch.where(pattern == PATTERNS.index(name), value, mix)
     return mix
 

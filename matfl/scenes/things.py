@@ -21,8 +21,9 @@ def _wood_or_metal(draws: Draws) -> Material:
     return wood.where(draws.chance(0.5), material(draws, gloss=0.8))
 
 
-def _quadruped(draws: Draws, *, length: Floats, leg: Floats, girth: Floats, neck: Floats, head: Floats, ears: Floats,
-               tail: Floats) -> Parts:  # fmt: skip
+def _quadruped(
+    draws: Draws, *, length: Floats, leg: Floats, girth: Floats, neck: Floats, head: Floats, ears: Floats, tail: Floats
+) -> Parts:
     """Body, four legs, neck, head, snout, ears and tail; sizes in metres, head and tail along z."""
     parts, coat, dark = Parts(draws), _fur(draws), _fur(draws)
     belly = leg + girth * 0.6
@@ -43,25 +44,41 @@ def _quadruped(draws: Draws, *, length: Floats, leg: Floats, girth: Floats, neck
     for side in (-1, 1):
         parts.ellipsoid(poll + vector(side * head * 0.33, head * 0.45, 0), vector(head * 0.12, ears, head * 0.16), dark)
     rear = back + vector(0, girth * 0.4, -girth * 0.8)
-    parts.capsule(rear, rear + vector(draws.uniform(-0.3, 0.3) * tail, draws.uniform(-0.9, 0.7) * tail, -tail * 0.6),
-                  girth * 0.17, dark)  # fmt: skip
+    parts.capsule(
+        rear,
+        rear + vector(draws.uniform(-0.3, 0.3) * tail, draws.uniform(-0.9, 0.7) * tail, -tail * 0.6),
+        girth * 0.17,
+        dark,
+    )
     return parts
 
 
 def dog(draws: Draws) -> Parts:
     """A short-necked, short-legged animal with a thin tail, about 0.8 m long."""
-    return _quadruped(draws, length=draws.uniform(0.65, 0.9), leg=draws.uniform(0.2, 0.36),
-                      girth=draws.uniform(0.1, 0.15),
-                      neck=draws.uniform(0.05, 0.12), head=draws.uniform(0.17, 0.24), ears=draws.uniform(0.05, 0.09),
-                      tail=draws.uniform(0.2, 0.4))  # fmt: skip
+    return _quadruped(
+        draws,
+        length=draws.uniform(0.65, 0.9),
+        leg=draws.uniform(0.2, 0.36),
+        girth=draws.uniform(0.1, 0.15),
+        neck=draws.uniform(0.05, 0.12),
+        head=draws.uniform(0.17, 0.24),
+        ears=draws.uniform(0.05, 0.09),
+        tail=draws.uniform(0.2, 0.4),
+    )
 
 
 def horse(draws: Draws) -> Parts:
     """A long-necked, long-legged animal, about 2 m long."""
-    return _quadruped(draws, length=draws.uniform(1.7, 2.1), leg=draws.uniform(0.85, 1.1),
-                      girth=draws.uniform(0.25, 0.33),
-                      neck=draws.uniform(0.5, 0.75), head=draws.uniform(0.34, 0.42), ears=draws.uniform(0.08, 0.12),
-                      tail=draws.uniform(0.5, 0.8))  # fmt: skip
+    return _quadruped(
+        draws,
+        length=draws.uniform(1.7, 2.1),
+        leg=draws.uniform(0.85, 1.1),
+        girth=draws.uniform(0.25, 0.33),
+        neck=draws.uniform(0.5, 0.75),
+        head=draws.uniform(0.34, 0.42),
+        ears=draws.uniform(0.08, 0.12),
+        tail=draws.uniform(0.5, 0.8),
+    )
 
 
 def car(draws: Draws) -> Parts:
@@ -101,8 +118,9 @@ def tree(draws: Draws) -> Parts:
     leaves = green.where(draws.chance(0.75), autumn)
     trunk, radius = draws.uniform(1.0, 2.2), draws.uniform(0.7, 1.3)
     conifer = draws.chance(0.3)
-    parts.cylinder(vector(0, -0.1, 0), vector(draws.uniform(-0.15, 0.15), trunk + 0.5, 0),
-                   draws.uniform(0.09, 0.2), bark)  # fmt: skip
+    parts.cylinder(
+        vector(0, -0.1, 0), vector(draws.uniform(-0.15, 0.15), trunk + 0.5, 0), draws.uniform(0.09, 0.2), bark
+    )
     for number in range(4):
         angle, out = draws.uniform(0, 2 * np.pi), draws.uniform(0.3, 0.6) * radius
         size = radius * np.where(conifer, 1.05 - 0.24 * number, draws.uniform(0.6, 0.85))
@@ -112,8 +130,12 @@ def tree(draws: Draws) -> Parts:
             np.where(conifer, 0, out * np.sin(angle)),
         )
         tall = np.where(conifer, 0.65, draws.uniform(0.75, 1.0)) * size
-        parts.ellipsoid(centre, vector(size, tall, size), leaves.tinted(draws.uniform(0.8, 1.2)[:, None]),
-                        keep=conifer | draws.chance(1.0 if number < 2 else 0.5))  # fmt: skip
+        parts.ellipsoid(
+            centre,
+            vector(size, tall, size),
+            leaves.tinted(draws.uniform(0.8, 1.2)[:, None]),
+            keep=conifer | draws.chance(1.0 if number < 2 else 0.5),
+        )
     return parts
 
 
@@ -136,11 +158,15 @@ def house(draws: Draws) -> Parts:
     for side in (-1, 1):
         slope = np.arctan(rise)
         cos, sin = np.cos(slope), np.sin(slope)
-        frame = np.stack([vector(side * cos, -sin, 0), vector(side * sin, cos, 0),
-                          vector(0 * slope, 0, side)], axis=-2)  # fmt: skip
+        frame = np.stack([vector(side * cos, -sin, 0), vector(side * sin, cos, 0), vector(0 * slope, 0, side)], axis=-2)
         run = half / np.cos(slope) / 2
-        parts.box(vector(side * half / 2, height + rise * half / 2, 0), vector(run, 0.1, depth * 1.08), tiles,
-                  frame=frame, keep=gable)  # fmt: skip
+        parts.box(
+            vector(side * half / 2, height + rise * half / 2, 0),
+            vector(run, 0.1, depth * 1.08),
+            tiles,
+            frame=frame,
+            keep=gable,
+        )
     for end in (-1, 1):
         parts.ellipsoid(
             vector(0, height, end * depth * 0.93), vector(width * 0.97, rise * width * 0.85, 0.25), wall, keep=gable
@@ -192,11 +218,14 @@ def sign(draws: Draws) -> Parts:
     shape = draws.choice((2, 1, 1))
     middle = vector(0, height, 0.05)
     for look, grow, ahead in ((rim, 1.12, 0.0), (plate, 1.0, 0.02)):
-        parts.cylinder(middle + vector(0, 0, ahead - 0.02), middle + vector(0, 0, ahead + 0.02), size * grow, look,
-                       keep=shape == 0)  # fmt: skip
+        parts.cylinder(
+            middle + vector(0, 0, ahead - 0.02), middle + vector(0, 0, ahead + 0.02), size * grow, look, keep=shape == 0
+        )
         tilt = np.where(shape == 2, np.pi / 4, 0.0)
-        frame = np.stack([vector(np.cos(tilt), np.sin(tilt), 0), vector(-np.sin(tilt), np.cos(tilt), 0),
-                          vector(0 * tilt, 0, 1)], axis=-2)  # fmt: skip
+        frame = np.stack(
+            [vector(np.cos(tilt), np.sin(tilt), 0), vector(-np.sin(tilt), np.cos(tilt), 0), vector(0 * tilt, 0, 1)],
+            axis=-2,
+        )
         side = size * 0.85 * grow
         parts.box(middle + vector(0, 0, ahead), vector(side, side, 0.02), look, frame=frame, keep=shape > 0)
     return parts
@@ -219,8 +248,9 @@ def bin(draws: Draws) -> Parts:
     parts.cylinder(vector(0, height, 0), vector(0, height + 0.07, 0), radius * 1.1, lid)
     parts.ellipsoid(vector(0, height + 0.06, 0), vector(radius * 0.95, draws.uniform(0.05, 0.2), radius * 0.95), lid)
     for row in (0.25, 0.75):
-        parts.cylinder(vector(0, height * row, 0), vector(0, height * row + 0.05, 0), radius * 1.06, lid,
-                       keep=draws.chance(0.6))  # fmt: skip
+        parts.cylinder(
+            vector(0, height * row, 0), vector(0, height * row + 0.05, 0), radius * 1.06, lid, keep=draws.chance(0.6)
+        )
     return parts
 
 

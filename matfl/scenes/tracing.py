@@ -164,8 +164,15 @@ def primary(scenes: Scenes, table: Table, tiles: Tiles, size: int) -> Hits:
     point = _vector(position[:, k] + safe * ray[k] for k in range(3))
     local, normal = _surface(table, row, point)
     normal = _vector(torch.where(sky, 0.0, n) for n in normal)
-    return Hits(depth=torch.where(sky, torch.inf, depth), row=row, sky=sky, point=point, local=local, normal=normal,
-                direction=ray)  # fmt: skip
+    return Hits(
+        depth=torch.where(sky, torch.inf, depth),
+        row=row,
+        sky=sky,
+        point=point,
+        local=local,
+        normal=normal,
+        direction=ray,
+    )
 
 
 def kind_blocks(table: Table, primitive: Tensor) -> list[tuple[int, slice]]:
@@ -173,8 +180,11 @@ def kind_blocks(table: Table, primitive: Tensor) -> list[tuple[int, slice]]:
     limits = torch.tensor(table.bounds, device=primitive.device)
     edges = torch.searchsorted(primitive, limits).tolist()
     step = _BLOCK if primitive.device.type == "cpu" else _BLOCK_ACCELERATOR
-    return [(kind, slice(start, min(start + step, edges[kind + 1]))) for kind in range(PLANE + 1, 5)
-            for start in range(edges[kind], edges[kind + 1], step)]  # fmt: skip
+    return [
+        (kind, slice(start, min(start + step, edges[kind + 1])))
+        for kind in range(PLANE + 1, 5)
+        for start in range(edges[kind], edges[kind + 1], step)
+    ]
 
 
 def _nearest(table: Table, tiles: Tiles, x: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""The command `matfl` (main.py) and what it prints (report.py)."""

@@ -1,0 +1,1 @@
+"""What decides a run's numbers: `RunConfig` and the presets (run_config.py)."""

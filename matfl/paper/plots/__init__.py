@@ -1,0 +1,62 @@
+"""Axes-level figures: each takes a tidy frame or array and draws on one axes; nothing trains, saves or shows."""
+
+from matfl.paper.plots.benchmark import class_frequencies, gallery, label_picture, partition, transfer
+from matfl.paper.plots.comparison import clients_per_task, k_sweep, layers_sweep, learning_curves, methods
+from matfl.paper.plots.cost import bytes_to_quality, memory, server_step, throughput
+from matfl.paper.plots.edges import precision_recall
+from matfl.paper.plots.grouping import (
+    choice_matrix,
+    grouping_correctness,
+    grouping_graph,
+    layer_agreement,
+    vote_scale,
+    votes,
+    weight_shares,
+)
+from matfl.paper.plots.style import (
+    METHOD_COLORS,
+    TASK_COLORS,
+    WIDTHS,
+    figure,
+    legend_below,
+    save,
+    shared_legend,
+    task_legend,
+)
+from matfl.paper.plots.updates import cosine_matrix, neighbour_bars, update_tsne
+
+__all__ = [
+    "METHOD_COLORS",
+    "TASK_COLORS",
+    "WIDTHS",
+    "bytes_to_quality",
+    "choice_matrix",
+    "class_frequencies",
+    "clients_per_task",
+    "cosine_matrix",
+    "figure",
+    "gallery",
+    "grouping_correctness",
+    "grouping_graph",
+    "k_sweep",
+    "label_picture",
+    "layer_agreement",
+    "layers_sweep",
+    "learning_curves",
+    "legend_below",
+    "memory",
+    "methods",
+    "neighbour_bars",
+    "partition",
+    "precision_recall",
+    "save",
+    "server_step",
+    "shared_legend",
+    "task_legend",
+    "throughput",
+    "transfer",
+    "update_tsne",
+    "vote_scale",
+    "votes",
+    "weight_shares",
+]

@@ -1,0 +1,362 @@
+"""`matfl reproduce`: compute what the notebooks need, execute them with papermill, and report their claims."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from matfl.config.run_config import preset as preset_config
+from matfl.paper.studies import STUDIES
+from matfl.paper.studies.base import Plan
+from matfl.paper.studies.session import (
+    checkout,
+    collect,
+    collect_records,
+    export_record,
+    figures_folder,
+    has_votes,
+    merged,
+    notebooks_folder,
+    read_claims,
+    store_folder,
+)
+from matfl.paper.studies.store import Record, job_name, write_record
+
+if TYPE_CHECKING:
+    from matfl.runs.run import Run
+
+__all__ = ["NotebookError", "Outcome", "choose", "normalise", "parameters_of", "reproduce", "typed_parameters"]
+
+
+class NotebookError(RuntimeError):
+    """One or more notebooks failed; the message names them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What one notebook came to."""
+
+    study: str
+    seconds: float
+    """To execute it, once everything was computed."""
+    compute_seconds: float
+    """Recorded time of all runs and other results that it uses, shared ones included."""
+    claims: tuple[Mapping[str, str], ...] = ()
+    error: str = ""
+
+
+def choose(names: Sequence[str]) -> tuple[str, ...]:
+    """Studies by full name, number or the part after the number; all of them for no name.
+
+    Raises ValueError for a name that fits none.
+    """
+    chosen = []
+    for name in names:
+        number, plain = name.zfill(2), name.removesuffix(".ipynb")
+        fits = [
+            study for study in STUDIES if plain in (study, study.partition("_")[2]) or study.split("_")[0] == number
+        ]
+        if not fits:
+            raise ValueError(f"unknown study {name!r}: choose from {', '.join(STUDIES)}")
+        chosen += fits
+    return tuple(study for study in STUDIES if study in chosen) if chosen else tuple(STUDIES)
+
+
+def parameters_of(notebook: Path) -> dict[str, tuple[str, object]]:
+    """Name -> (type name, default) of a notebook's parameters cell."""
+    import papermill
+
+    found = {}
+    for name, entry in papermill.inspect_notebook(str(notebook)).items():
+        default = ast.literal_eval(entry["default"])
+        found[name] = (entry["inferred_type_name"], default)
+    return found
+
+
+def _typed(name: str, value: object, kind: str, where: str) -> object:
+    """`value`, which may be text, as the declared type."""
+    if isinstance(value, str) and kind != "str":
+        try:
+            if kind == "bool":
+                return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+            return {"int": int, "float": float}[kind](value)
+        except (KeyError, ValueError):
+            raise TypeError(f"{where}: {name}={value!r}: expected {kind}") from None
+    if type(value).__name__ != kind and not (kind == "float" and type(value) is int):
+        raise TypeError(f"{where}: {name}={value!r}: expected {kind}, got {type(value).__name__}")
+    return value
+
+
+def typed_parameters(
+    known: Mapping[str, Mapping[str, tuple[str, object]]], given: Mapping[str, object]
+) -> dict[str, dict[str, object]]:
+    """For each study the given parameters that its notebook has, with their declared types.
+
+    papermill itself would only warn of an unknown name and pass 'false' on as a true string. Raises ValueError for a
+    name that no chosen notebook has, TypeError for a value of another type.
+    """
+    everywhere = {name for parameters in known.values() for name in parameters}
+    for name in given:
+        if name not in everywhere:
+            raise ValueError(
+                f"unknown parameter {name!r}: {', '.join(known)} "
+                f"{'have' if len(known) > 1 else 'has'} {', '.join(sorted(everywhere))}"
+            )
+    return {
+        study: {
+            name: _typed(name, value, parameters[name][0], study) for name, value in given.items() if name in parameters
+        }
+        for study, parameters in known.items()
+    }
+
+
+def _plan(study: str, known: Mapping[str, tuple[str, object]], given: Mapping[str, object]) -> Plan:
+    """The study's plan with the notebook's defaults and the given parameters; those only for drawing are left out."""
+    accepted = inspect.signature(STUDIES[study]).parameters
+    values = {name: default for name, (_, default) in known.items()} | dict(given)
+    return STUDIES[study](**{name: value for name, value in values.items() if name in accepted})
+
+
+@contextmanager
+def _environment(**values: str | Path | None) -> Iterator[None]:
+    """Environment variables for the notebooks' kernels; put back afterwards."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update({name: str(value) for name, value in values.items() if value is not None})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def normalise(notebook: Path, *, keep_parameters: bool = True) -> None:
+    """Drop from an executed notebook what differs from execution to execution, in place; outputs and counts stay.
+
+    With `keep_parameters=False` the injected parameters' cell goes as well and counts close up.
+    """
+    import nbformat
+
+    content = nbformat.read(notebook, as_version=4)
+    for name in ("papermill", "language_info"):
+        content.metadata.pop(name, None)
+    if not keep_parameters:
+        content.cells = [c for c in content.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    count = 0
+    for cell in content.cells:
+        for name in ("papermill", "execution"):
+            cell.metadata.pop(name, None)
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = count
+    nbformat.write(content, notebook)
+
+
+def _execute(study: str, notebook: Path, parameters: Mapping[str, object], out: Path) -> tuple[str, float]:
+    """Run one notebook into `out`; the error's text, or '', and the seconds it took."""
+    import papermill
+
+    began = time.monotonic()
+    target = out / f"{study}.ipynb"
+    (out / f"{study}.json").unlink(missing_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(target),
+            dict(parameters),
+            kernel_name="python3",
+            progress_bar=False,
+            extra_arguments=["--log-level=ERROR"],
+        )
+    except papermill.exceptions.PapermillExecutionError as error:
+        return f"{error.ename}: {error.evalue} (cell {error.exec_count} of {target})", time.monotonic() - began
+    normalise(target)
+    return "", time.monotonic() - began
+
+
+def _execute_all(
+    typed: Mapping[str, Mapping[str, object]], out: Path, jobs: int | None
+) -> Iterator[tuple[str, str, float]]:
+    """Run the notebooks in processes of their own, `jobs` at a time: (study, error or '', seconds) as they end."""
+    from concurrent.futures import as_completed
+
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    workers = min(len(typed), jobs or os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers) as pool:
+        waiting = {
+            pool.submit(_execute, study, notebooks_folder() / f"{study}.ipynb", parameters, out): study
+            for study, parameters in typed.items()
+        }
+        for done in as_completed(waiting):
+            yield waiting[done], *done.result()
+
+
+def _recorded_seconds(runs: Sequence[Run], records: Sequence[Record]) -> float:
+    trained = sum(sum(row["seconds"].values()) for run in runs for row in run.rounds)
+    return trained + sum(record.provenance.get("seconds", 0.0) for record in records)
+
+
+def _summary(outcomes: Sequence[Outcome], total: float) -> str:
+    """The final table: study, verdicts on claims, time."""
+    from textwrap import wrap
+
+    lines = []
+    for outcome in outcomes:
+        time_text = f"{outcome.compute_seconds / 60:.1f} min of computing, drawn in {outcome.seconds:.0f} s"
+        lines.append(f"{outcome.study}  ({time_text})")
+        if outcome.error:
+            lines.append(f"  FAILED     {outcome.error}")
+        for claim in outcome.claims:
+            first, *rest = wrap(claim["claim"], 96) or [""]
+            lines.append(f"  {claim['verdict']:<10} {first}")
+            lines += [f"{'':<13}{line}" for line in rest]
+    counts = {
+        word: sum(c["verdict"] == word for o in outcomes for c in o.claims)
+        for word in ("held", "not held", "undecided")
+    }
+    lines.append(", ".join(f"{count} {word}" for word, count in counts.items()) + f"; {total / 60:.1f} min in all")
+    return "\n".join(lines)
+
+
+def reproduce(
+    studies: Sequence[str] = (),
+    *,
+    preset: str = "quick",
+    parameters: Mapping[str, object] | None = None,
+    fresh: bool = False,
+    jobs: int | None = None,
+    backend: str = "loky",
+    out: str | Path | None = None,
+    runs_dir: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    device: str | None = None,
+    update_notebooks: bool = False,
+) -> int:
+    """Compute what the studies need, execute their notebooks into `out`, and print a summary; 0 if all went well.
+
+    Args:
+        studies: names or numbers; default all. A ValueError lists them.
+        parameters: of the notebooks; text is turned into the declared type, unknown names are a ValueError.
+        fresh: train everything again, whatever is stored.
+        out: default `figures/<preset>`, with the parameters in the folder's name if there are any.
+        update_notebooks: also replace the notebooks of the checkout by the executed ones (default parameters only).
+    """
+    began = time.monotonic()
+    preset_config(preset)
+    chosen = choose(studies)
+    given = {"preset": preset, **(parameters or {})}
+    if "preset" in (parameters or {}):
+        raise ValueError("give the preset with --preset, not as a parameter")
+    known = {study: parameters_of(notebooks_folder() / f"{study}.ipynb") for study in chosen}
+    typed = typed_parameters(known, given)
+    if update_notebooks and (parameters or checkout() is None or any(known[s]["preset"][1] != preset for s in chosen)):
+        raise ValueError(
+            "--update-notebooks replaces the checkout's notebooks, whose parameters must stay the default "
+            "ones: leave out -p and choose the notebooks' own preset"
+        )
+    suffix = "".join(f"-{name}={value}" for name, value in sorted((parameters or {}).items()))
+    folder = Path(out) if out else figures_folder(preset + suffix.replace("/", "_"))
+    folder = folder.resolve()
+    plans = {study: _plan(study, known[study], typed[study]) for study in chosen}
+    store = store_folder(runs_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    union = merged(plans.values())
+    with _environment(
+        MATFL_RUNS=store,
+        MATFL_DATA=data_dir,
+        MATFL_CACHE=cache_dir,
+        MATFL_FIGURES=folder,
+        MPLBACKEND="module://matplotlib_inline.backend_inline",
+    ):
+        found = collect(
+            union,
+            runs_dir=store,
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+            fresh=fresh,
+            jobs=jobs,
+            backend=backend,
+            device=device,
+        )
+        runs = {run.config: run for run in found}
+        records = collect_records(union, runs_dir=store, fresh=fresh, jobs=jobs, backend=backend, device=device)
+        _export(union, runs, records, folder / "runs")
+        computed = {record.path.name: record for record in records}
+        drawn = {}
+        for study, error, seconds in _execute_all(typed, folder, jobs):
+            drawn[study] = error, seconds
+            print(f"[{len(drawn)}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
+    outcomes = []
+    for study in chosen:
+        error, seconds = drawn[study]
+        used = [runs[config] for config in dict.fromkeys(plans[study].configs)]
+        outcomes.append(
+            Outcome(
+                study=study,
+                error=error,
+                seconds=seconds,
+                claims=() if error else tuple(read_claims(folder, study)),
+                compute_seconds=_recorded_seconds(used, [computed[job_name(job)] for job in plans[study].jobs]),
+            )
+        )
+    if chosen == tuple(STUDIES) and not parameters:
+        _prune(union, folder / "runs")
+    if update_notebooks:
+        _replace_notebooks([o.study for o in outcomes if not o.error], folder)
+    print(_summary(outcomes, time.monotonic() - began))
+    print(f"figures, numbers and executed notebooks: {folder}")
+    return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _export(plan: Plan, runs: Mapping[Any, Run], records: Sequence[Record], folder: Path) -> None:
+    """Write the small records that the figures are drawn from; votes that a record has already are kept."""
+    from matfl.runs.run import Run
+
+    for config, run in runs.items():
+        if run.path.parent == folder:
+            continue
+        there = Run(folder / config.name)
+        kept = (there.path / "diagnostics.npz").exists() and has_votes(there) and has_votes(run)
+        export_record(run, folder, votes=config in plan.votes or kept)
+    for record in records:
+        if record.path.parent != folder:
+            write_record(folder, record)
+
+
+def _prune(plan: Plan, folder: Path) -> None:
+    """Remove records that no figure is drawn from any more."""
+    import shutil
+
+    wanted = {config.name for config in plan.configs} | {job_name(job) for job in plan.jobs}
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_dir() and path.name not in wanted:
+            shutil.rmtree(path)
+
+
+def _replace_notebooks(studies: Sequence[str], folder: Path) -> None:
+    """Copy executed notebooks over the checkout's, without the injected parameters."""
+    import shutil
+
+    for study in studies:
+        target = notebooks_folder() / f"{study}.ipynb"
+        temporary = target.with_suffix(".tmp")
+        shutil.copyfile(folder / f"{study}.ipynb", temporary)
+        normalise(temporary, keep_parameters=False)
+        temporary.replace(target)

@@ -1,0 +1,51 @@
+"""One module a table or figure of the paper: which runs it needs (`plan`), the numbers it draws, its claims.
+
+`STUDIES` names them by notebook; `matfl.paper.reproduce` computes the union of their plans and executes the notebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matfl.paper.studies import (
+    benchmark,
+    clients_per_task,
+    cost_and_scale,
+    grouping_frequency,
+    k_sweep,
+    layer_voting,
+    methods,
+    update_tsne,
+)
+from matfl.paper.studies.base import SIZES, Claim, Plan, Sizes
+from matfl.paper.studies.session import Report, Session
+
+__all__ = [
+    "SIZES",
+    "STUDIES",
+    "Claim",
+    "Plan",
+    "Report",
+    "Session",
+    "Sizes",
+    "benchmark",
+    "clients_per_task",
+    "cost_and_scale",
+    "grouping_frequency",
+    "k_sweep",
+    "layer_voting",
+    "methods",
+    "update_tsne",
+]
+
+STUDIES: dict[str, Callable[..., Plan]] = {
+    "00_benchmark": benchmark.plan,
+    "01_update_tsne": update_tsne.plan,
+    "02_methods": methods.plan,
+    "03_clients_per_task": clients_per_task.plan,
+    "04_k_sweep": k_sweep.plan,
+    "05_grouping_frequency": grouping_frequency.plan,
+    "06_layer_voting": layer_voting.plan,
+    "07_cost_and_scale": cost_and_scale.plan,
+}
+"""Notebook -> its plan, which takes those of the notebook's parameters that decide what is computed."""

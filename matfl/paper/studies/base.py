@@ -1,0 +1,179 @@
+"""What the studies share: their sizes per preset, the settings they vary, claims and their verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matfl.config.run_config import RunConfig, override, preset
+from matfl.paper.studies.store import Job
+from matfl.server.aggregation import METHODS
+from matfl.tasks.task import pairs
+
+__all__ = [
+    "SIZES",
+    "Claim",
+    "Plan",
+    "Sizes",
+    "base_config",
+    "chosen_methods",
+    "chosen_numbers",
+    "chosen_sets",
+    "five_tasks",
+    "setting",
+    "sizes",
+    "verdict",
+]
+
+BASELINES = ("single_task", "fedavg", "fedprox", "matfl")
+"""The four rows of the paper's Tables 1 and 2."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """How much of each study a preset computes. Everything else about a run is in its `RunConfig`."""
+
+    seeds: int = 3
+    """Seeds of every federated comparison; differences are paired by seed."""
+    methods: tuple[str, ...] = ()
+    """Methods of Table 1; empty means all that are registered."""
+    ks: tuple[int, ...] = (2, 4, 6, 8, 12, 16, 18)
+    """K of Figure 4."""
+    clients: tuple[int, ...] = (1, 2, 4)
+    """Clients per task of Table 2."""
+    layers: tuple[int, ...] = (1, 4, 8, 16)
+    """Numbers of voting layers beside Figure 6."""
+    layer_seeds: int = 3
+    """Seeds of the comparison of numbers of voting layers."""
+    subsets: int = 10
+    """Models per (domain, task) pair in Figure 2."""
+    variant_subsets: int = 3
+    """The same for the other starts and learning rates."""
+    share: float = 0.1
+    """Part of the domain's training images that each of these models sees."""
+    update_epochs: int = 10
+    """Their epochs."""
+    central_seeds: int = 3
+    """Seeds of the centralised transfer test."""
+
+
+SIZES: dict[str, Sizes] = {
+    "smoke": Sizes(
+        seeds=1,
+        methods=(*BASELINES, "matfl_uniform"),
+        ks=(2, 8, 18),
+        clients=(1, 2),
+        layers=(1, 8),
+        layer_seeds=1,
+        subsets=3,
+        variant_subsets=2,
+        update_epochs=2,
+        central_seeds=1,
+    ),
+    "quick": Sizes(ks=(2, 4, 8, 12, 18), layers=(2, 8, 16)),
+    "full": Sizes(ks=(2, 4, 6, 8, 10, 12, 14, 16, 18), layers=(1, 2, 4, 8, 16), variant_subsets=10),
+    "paper_pascal5": Sizes(ks=(2, 4, 6, 8, 10), clients=(1, 2), layers=(1, 2, 4, 8, 16)),
+    "paper_9": Sizes(ks=(2, 4, 6, 8, 10, 12, 14, 16, 18), clients=(1, 2), layers=(1, 2, 4, 8, 16)),
+}
+"""Sizes of the studies by preset."""
+
+
+def sizes(name: str) -> Sizes:
+    """The preset's study sizes."""
+    preset(name)  # an unknown name is refused with the list of known ones
+    return SIZES[name]
+
+
+def base_config(name: str, settings: str = "") -> RunConfig:
+    """The preset's config with `settings` such as "rounds=5; lr=3e-4" applied (any field of `RunConfig`)."""
+    changes: dict[str, object] = {}
+    for item in filter(None, (part.strip() for part in settings.split(";"))):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"settings={settings!r}: write name=value, with a semicolon between two of them")
+        changes[key.strip()] = value.strip()
+    return override(preset(name), **changes)
+
+
+def chosen_methods(methods: str, default: Sequence[str]) -> tuple[str, ...]:
+    """Method names of a comma-separated list, `default` where it is empty and every registered one for 'all'."""
+    if not methods.strip():
+        return tuple(default)
+    names = tuple(METHODS) if methods.strip() == "all" else tuple(name.strip() for name in methods.split(","))
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise ValueError(f"unknown method {unknown[0]!r}: choose from {', '.join(METHODS)}, or 'all'")
+    return tuple(sorted(set(names), key=list(METHODS).index))
+
+
+def chosen_numbers(text: str, default: Sequence[int], *, name: str) -> tuple[int, ...]:
+    """Integers of a comma-separated list in ascending order, `default` where it is empty."""
+    if not text.strip():
+        return tuple(default)
+    try:
+        return tuple(sorted({int(item) for item in text.split(",")}))
+    except ValueError:
+        raise ValueError(f"{name}={text!r}: expected integers with commas between them, such as '2,4,8'") from None
+
+
+def chosen_sets(base: RunConfig, tasks: str) -> tuple[str, ...]:
+    """Task sets of a semicolon-separated list; where it is empty, the preset's set after its first domain alone."""
+    if tasks.strip():
+        return tuple(dict.fromkeys(item.strip() for item in tasks.split(";") if item.strip()))
+    return tuple(dict.fromkeys((five_tasks(base), base.tasks)))
+
+
+def five_tasks(base: RunConfig) -> str:
+    """The set of the five tasks of the preset's first domain (PASCAL-Context or its stand-in)."""
+    return {"scenes9": "outdoor5", "paper9": "pascal5"}.get(base.tasks, base.tasks)
+
+
+def setting(
+    base: RunConfig, tasks: str, *, clients_per_task: int | None = None, k: int = 0, **changes: object
+) -> RunConfig:
+    """`base` on another task set and number of clients, with a K that fits.
+
+    `k` = 0 takes the preset's K, half of it for up to five rendered tasks (4 of 10 clients; 8 of 10 would choose
+    nearly everybody), and never more than there are clients. A given `k` is used as it is.
+    """
+    chosen = pairs(tasks)
+    per_task = base.clients_per_task if clients_per_task is None else clients_per_task
+    if not k:
+        small = len(chosen) <= 5 and all(pair.domain.rendered for pair in chosen)
+        k = min(max(1, base.k // 2) if small else base.k, len(chosen) * per_task)
+    return override(base, **{**changes, "tasks": tasks, "clients_per_task": per_task, "k": k})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """One sentence of the paper (or of these notebooks), and what this run's numbers say about it."""
+
+    text: str
+    held: bool | None
+    """True, False, or None where the seeds do not decide."""
+    evidence: str
+    """The numbers behind the verdict, in words."""
+
+    @property
+    def word(self) -> str:
+        """The verdict as written in tables."""
+        return {True: "held", False: "not held", None: "undecided"}[self.held]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What a notebook needs computed before it can draw."""
+
+    configs: tuple[RunConfig, ...] = ()
+    """Federated runs."""
+    votes: tuple[RunConfig, ...] = ()
+    """Those of them whose votes and similarities are drawn."""
+    jobs: tuple[Job, ...] = ()
+    """Other stored results."""
+
+
+def verdict(low: float, high: float) -> bool | None:
+    """Whether an interval lies above zero (True), below it (False) or on both sides of it (None, also for NaN)."""
+    if low > 0:
+        return True
+    return False if high < 0 else None

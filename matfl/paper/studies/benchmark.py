@@ -1,0 +1,258 @@
+"""What the benchmark can show: its pictures and classes, and transfer between tasks without any federated method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matfl.config.run_config import RunConfig, override
+from matfl.paper.studies.base import Claim, Plan, base_config, setting, sizes, verdict
+from matfl.paper.studies.store import Arrays, Record
+from matfl.paper.studies.tables import interval
+from matfl.tasks.task import TASKS, pairs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from matfl.data import Split
+    from matfl.tasks.edges import Curve
+
+__all__ = [
+    "CentralTest",
+    "chance_levels",
+    "claims",
+    "class_table",
+    "class_tables",
+    "edge_curves",
+    "gains",
+    "pictures",
+    "plan",
+    "score_table",
+    "scores",
+    "shares",
+    "splits",
+]
+
+SHARING = ("none", "domain", "all")
+"""Which tasks share a backbone: none (single-task), those of one domain, all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CentralTest:
+    """Centralised training of one seed: each task alone, with its domain's other tasks, and with all others.
+
+    A task's images are those of its clients in the federated runs; every task takes the same number of steps in every
+    arrangement, `config.rounds x config.local_epochs` passes.
+    """
+
+    config: RunConfig
+
+    kind = "central"
+    alone = False
+
+    def spec(self) -> dict[str, Any]:
+        """Everything that decides the scores."""
+        from matfl.runs.engine import data_version
+
+        return {"config": asdict(self.config) | {"preset": ""}, "data": data_version(self.config), "arrays": "edges"}
+
+    def groups(self) -> dict[str, list[str]]:
+        """Unit name -> pair names that share a backbone. The unit's first part is an entry of `SHARING`."""
+        names = [pair.name for pair in pairs(self.config.tasks)]
+        domains = list(dict.fromkeys(name.partition("/")[0] for name in names))
+        groups = {f"none-{name.replace('/', '_')}": [name] for name in names}
+        groups |= {f"domain-{domain}": [name for name in names if name.startswith(domain + "/")] for domain in domains}
+        return groups | ({"all": names} if len(domains) > 1 else {})
+
+    def units(self) -> list[str]:
+        """One group of tasks each."""
+        return list(self.groups())
+
+    def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
+        """Train one group; values hold every pair's metrics, arrays an edge task's precision, recall and F (3, T)."""
+        from matfl.paper.studies.training import train_centrally
+        from matfl.tasks.edges import EdgeMeter
+
+        meters = train_centrally(self.config, self.groups()[unit], device=device)
+        curves = {name: meter.curve() for name, meter in meters.items() if isinstance(meter, EdgeMeter)}
+        return (
+            {"metrics": {name: meter.compute() for name, meter in meters.items()}},
+            {name: np.stack([curve.precision_T, curve.recall_T, curve.f_T]) for name, curve in curves.items()},
+        )
+
+    def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
+        """Metrics by arrangement and pair; arrays are named by both, as in `none/outdoor/edge`."""
+        metrics: dict[str, dict[str, Any]] = {kind: {} for kind in SHARING}
+        curves: Arrays = {}
+        for unit, (values, arrays) in zip(self.units(), parts, strict=True):
+            kind = unit.partition("-")[0]
+            metrics[kind] |= values["metrics"]
+            curves |= {f"{kind}/{name}": curve for name, curve in arrays.items()}
+        return {"seed": self.config.seed, "metrics": {kind: found for kind, found in metrics.items() if found}}, curves
+
+
+def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
+    """The transfer test, once a seed."""
+    base, size = base_config(preset, settings), sizes(preset)
+    return Plan(
+        jobs=tuple(
+            CentralTest(config=setting(base, base.tasks, method="single_task", seed=seed))
+            for seed in range(seeds or size.central_seeds)
+        )
+    )
+
+
+def scores(records: Sequence[Record]) -> pd.DataFrame:
+    """Main metric of every pair: columns sharing, pair, seed, value; in the order of `SHARING` and of the pairs."""
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        names = [pair.name for pair in pairs(record.spec["config"]["tasks"])]
+        for kind in SHARING:
+            found = record.values["metrics"].get(kind, {})
+            rows += [
+                {
+                    "sharing": kind,
+                    "pair": name,
+                    "seed": record.values["seed"],
+                    "value": found[name][TASKS[name.partition("/")[2]].main_metric],
+                }
+                for name in names
+                if name in found
+            ]
+    return pd.DataFrame(rows)
+
+
+def edge_curves(record: Record, sharing: str = "none") -> dict[str, Curve]:
+    """Precision and recall of every edge task of one seed's models, by pair name."""
+    from matfl.tasks.edges import PROTOCOLS, Curve
+
+    protocol = PROTOCOLS[record.spec["config"]["edge_protocol"]]
+    found = {}
+    for name, (precision_T, recall_T, f_T) in record.arrays.items():
+        kind, _, pair_name = name.partition("/")
+        if kind == sharing:
+            found[pair_name] = Curve(
+                protocol=protocol.name,
+                thresholds_T=np.array(protocol.thresholds),
+                precision_T=precision_T,
+                recall_T=recall_T,
+                f_T=f_T,
+            )
+    return found
+
+
+def score_table(frame: pd.DataFrame, chance: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds of every arrangement (`scores`) beside the constant answer (`chance_levels`), a row a pair."""
+    wide = frame.pivot_table(index="pair", columns="sharing", values="value", sort=False)
+    return chance.set_index("pair").join(wide[[kind for kind in SHARING if kind in wide]])
+
+
+def gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """Relative gain (percent, positive is better) of sharing over the same seed's single-task model."""
+    single = frame[frame["sharing"] == "none"].set_index(["pair", "seed"])["value"]
+    shared = frame[frame["sharing"] != "none"].copy()
+    reference = np.array([single[key] for key in zip(shared["pair"], shared["seed"])])
+    sign = np.array([1 if TASKS[name.partition("/")[2]].higher_is_better else -1 for name in shared["pair"]])
+    shared["gain"] = 100 * sign * (shared["value"].to_numpy() - reference) / reference
+    return shared.reset_index(drop=True)
+
+
+def claims(frame: pd.DataFrame) -> list[Claim]:
+    """Whether tasks help each other here at all; `frame` as `gains` returns it."""
+    titles = {"domain": "the other tasks of its domain", "all": "all other tasks of both domains"}
+    result = []
+    for kind, title in titles.items():
+        chosen = frame[frame["sharing"] == kind]
+        if chosen.empty:
+            continue
+        bound = interval(chosen.groupby("seed")["gain"].mean().to_numpy())
+        by_pair = chosen.groupby("pair", sort=False)["gain"].mean()
+        spread = (
+            f"95 % interval {bound['low']:+.1f} to {bound['high']:+.1f}, {int(bound['n'])} seeds"
+            if bound["n"] > 1
+            else "one seed"
+        )
+        result.append(
+            Claim(
+                text=f"Trained centrally, a task gains from sharing its backbone with {title}.",
+                held=verdict(bound["low"], bound["high"]),
+                evidence=f"Mean gain {bound['mean']:+.1f} % ({spread}); "
+                f"{(by_pair > 0).sum()} of {len(by_pair)} tasks gain, the most {by_pair.idxmax()} "
+                f"({by_pair.max():+.1f} %), the least {by_pair.idxmin()} ({by_pair.min():+.1f} %).",
+            )
+        )
+    return result
+
+
+def pictures(split: Split, indices: Sequence[int]) -> list[tuple[str, list[np.ndarray]]]:
+    """Columns of `plots.gallery`: the images, then each task's labels."""
+    columns = [("image", [np.asarray(split.images[i]) for i in indices])]
+    for task in split.domain.channels:
+        columns.append((f"{split.domain.name}/{task}", [np.asarray(split.labels[task][i]) for i in indices]))
+    return columns
+
+
+def splits(preset: str, settings: str = "") -> dict[str, dict[str, Split]]:
+    """Domain name -> its 'train' and 'val' split, for every domain of the preset."""
+    from matfl.runs.engine import load_splits
+
+    return load_splits(base_config(preset, settings))
+
+
+def class_tables(found: Mapping[str, Mapping[str, Split]]) -> dict[str, pd.DataFrame]:
+    """`class_table` of every class map of the training splits, by pair name."""
+    from matfl.scenes import CLASS_NAMES, PART_NAMES
+
+    tables = {}
+    for domain, both in found.items():
+        for task, channels in both["train"].domain.channels.items():
+            if channels < 4:
+                continue
+            names = PART_NAMES if task == "human_parts" else CLASS_NAMES.get(domain)
+            tables[f"{domain}/{task}"] = class_table(both["train"], task, names)
+    return tables
+
+
+def class_table(split: Split, task: str, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """Each class's share of the labelled pixels and of the images that show it: columns class_name, share, images."""
+    import pandas as pd
+
+    channels = split.domain.channels[task]
+    count = np.zeros(channels, np.int64)
+    shown = np.zeros(channels, np.int64)
+    for i in range(len(split)):
+        found = np.bincount(np.asarray(split.labels[task][i]).reshape(-1), minlength=256)[:channels]
+        count += found
+        shown += found > 0
+    titles = list(names) if names is not None else [str(c) for c in range(channels)]
+    return pd.DataFrame({"class_name": titles, "share": count / max(count.sum(), 1), "images": shown / len(split)})
+
+
+def shares(preset: str, settings: str = "", *, seed: int = 0) -> pd.DataFrame:
+    """The partition of one seed: columns client, pair, images."""
+    import pandas as pd
+
+    from matfl.data import partition
+
+    config = override(base_config(preset, settings), seed=seed)
+    clients = partition(config, {domain: both["train"] for domain, both in splits(preset, settings).items()})
+    return pd.DataFrame([{"client": c.index, "pair": c.pair.name, "images": len(c.images)} for c in clients])
+
+
+def chance_levels(preset: str, settings: str = "") -> pd.DataFrame:
+    """Main metric of every pair for an answer that never looks at the picture: columns pair, chance.
+
+    See `matfl.paper.studies.training.constant_scores`.
+    """
+    import pandas as pd
+
+    from matfl.paper.studies.training import constant_scores
+
+    return pd.DataFrame(
+        [{"pair": name, "chance": value} for name, value in constant_scores(base_config(preset, settings)).items()]
+    )

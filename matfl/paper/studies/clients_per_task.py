@@ -1,0 +1,118 @@
+"""Table 2: one, two and more clients for every task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from matfl.paper.studies.base import (
+    BASELINES,
+    Claim,
+    Plan,
+    base_config,
+    chosen_methods,
+    chosen_numbers,
+    five_tasks,
+    setting,
+    sizes,
+    verdict,
+)
+from matfl.paper.studies.tables import RunLike, delta_table, final, interval, ordered_pairs, paired, summary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["claims", "deltas", "plan", "scores", "table"]
+
+
+def plan(
+    preset: str,
+    *,
+    seeds: int = 0,
+    tasks: str = "",
+    methods: str = "",
+    clients: str = "",
+    k: int = 0,
+    settings: str = "",
+) -> Plan:
+    """The paper's four methods on five tasks with each number of clients per task."""
+    base, size = base_config(preset, settings), sizes(preset)
+    names = chosen_methods(methods, BASELINES)
+    names = names if "single_task" in names else ("single_task", *names)
+    counts = chosen_numbers(clients, size.clients, name="clients")
+    return Plan(
+        configs=tuple(
+            setting(base, tasks or five_tasks(base), clients_per_task=count, k=k, method=name, seed=seed)
+            for count in counts
+            for name in names
+            for seed in range(seeds or size.seeds)
+        )
+    )
+
+
+def deltas(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """delta_m of each run against single-task FL of the same seed and number of clients."""
+    return delta_table(final(runs))
+
+
+def scores(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """The first pair's main metric (Seg., where there is one) of each run at the last round."""
+    frame = final(runs)
+    pair = next((name for name in frame["pair"] if name.endswith("/semseg")), frame["pair"].iloc[0])
+    return frame[frame["pair"] == pair]
+
+
+def table(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """Table 2: mean over seeds of every pair's main metric and of delta_m, a row a (clients per task, method)."""
+    frame = final(runs)
+    keys = ["clients_per_task", "method"]
+    wide = frame.pivot_table(index=keys, columns="pair", values="value", sort=False)
+    by_method = summary(deltas(runs), keys, "delta_m").set_index(keys)
+    chosen = frame.groupby(keys, sort=False)["k"].first()
+    return wide[ordered_pairs(dict.fromkeys(frame["tasks"]))].assign(
+        delta_m=by_method["mean"], delta_m_sd=by_method["sd"], k=chosen
+    )
+
+
+def claims(runs: Sequence[RunLike]) -> list[Claim]:
+    """Section 4.3: MaT-FL is ahead at every scale, and more clients with less data each do worse."""
+    frame = final(runs)
+    delta = deltas(runs)
+    result = []
+    for against, title in (("single_task", "single-task FL"), ("fedavg", "plain many-task FL")):
+        rows = paired(delta, "delta_m", method="matfl", against=against, by=["clients_per_task"])
+        if rows.empty:
+            continue
+        verdicts = [verdict(low, high) for low, high in zip(rows["low"], rows["high"])]
+        held = False if False in verdicts else (None if None in verdicts else True)
+        parts = [
+            f"{count} a task: {mean:+.1f} ({low:+.1f} to {high:+.1f})"
+            for count, mean, low, high in zip(rows["clients_per_task"], rows["mean"], rows["low"], rows["high"])
+        ]
+        result.append(
+            Claim(
+                text=f"MaT-FL beats {title} at every number of clients per task.",
+                held=held,
+                evidence="delta_m differs, " + ", ".join(parts) + " points (95 % interval).",
+            )
+        )
+    segmentation = frame[(frame["method"] == "matfl") & frame["pair"].str.endswith("/semseg")]
+    wide = segmentation.pivot_table(index="seed", columns="clients_per_task", values="value")
+    if wide.shape[1] > 1:
+        few, many = min(wide.columns), max(wide.columns)
+        bound = interval((wide[few] - wide[many]).dropna().to_numpy())
+        result.append(
+            Claim(
+                text="With more clients per task, and so less data each, MaT-FL's segmentation gets worse.",
+                held=verdict(bound["low"], bound["high"]),
+                evidence="Seg. mIoU "
+                + ", ".join(f"{value:.3f} with {count}" for count, value in wide.mean().items())
+                + f" a task; {few} against {many}: {bound['mean']:+.3f}"
+                + (
+                    f" (95 % interval {bound['low']:+.3f} to {bound['high']:+.3f})."
+                    if bound["n"] > 1
+                    else " (one seed)."
+                ),
+            )
+        )
+    return result

@@ -1,0 +1,315 @@
+"""What it costs: bytes to reach a quality, the server's step and its memory over N, training throughput."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matfl.config.run_config import override
+from matfl.paper.studies.base import Claim, Plan, base_config, chosen_methods, setting, sizes
+from matfl.paper.studies.benches import ServerBench, TrainBench
+from matfl.paper.studies.store import Record
+from matfl.paper.studies.tables import final, scores
+from matfl.tasks.meters import delta_m
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from matfl.runs.run import Run
+
+__all__ = [
+    "bytes_to",
+    "claims",
+    "fast_and_plain",
+    "machines",
+    "memory",
+    "other_machines",
+    "plan",
+    "precision_gaps",
+    "round_costs",
+    "server_steps",
+    "throughput",
+    "traffic",
+]
+
+
+def plan(preset: str, *, seeds: int = 0, methods: str = "", settings: str = "") -> Plan:
+    """The methods' runs on the preset's task set, the same as in `02_methods`, and this machine's benches.
+
+    Where the preset leaves the precision to the device, single-task FL in float32 stands beside them.
+    """
+    base, size = base_config(preset, settings), sizes(preset)
+    names = chosen_methods(methods, size.methods or chosen_methods("all", ()))
+    names = names if "single_task" in names else ("single_task", *names)
+    configs = tuple(
+        setting(base, base.tasks, method=name, seed=seed) for name in names for seed in range(seeds or size.seeds)
+    )
+    if base.precision == "auto":
+        configs += tuple(override(config, precision="fp32") for config in configs if config.method == "single_task")
+    if preset == "smoke":
+        server = ServerBench(widths={8: (9, 18)}, naive=9, streamed=(18,))
+        train = TrainBench(preset=preset, arguments=("--images", "10", "--seconds", "0.2", "--repeats", "1"))
+    else:
+        server = ServerBench(widths={16: (9, 18, 36, 72, 144, 288), 64: (18,)}, naive=72, streamed=(18, 72, 288))
+        train = TrainBench(preset=preset, arguments=("--seconds", "2", "--repeats", "2"))
+    return Plan(configs=configs, jobs=(server, train))
+
+
+def fast_and_plain(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """The methods' runs, and those in float32 that only `precision_gaps` compares (none where all are float32)."""
+    automatic = any(run.config.precision == "auto" for run in runs)
+    fast = [run for run in runs if not automatic or run.config.precision == "auto"]
+    return fast, [run for run in runs if automatic and run.config.precision != "auto"]
+
+
+def precision_gaps(runs: Sequence[Run], plain: Sequence[Run]) -> pd.DataFrame:
+    """delta_m (percent) between finished single-task runs: columns seed, against, precision, comparison, delta_m.
+
+    'same seed' is the precision that the device chose (column precision) against float32; 'other seed' is float32
+    against float32 of another seed, which is how far chance alone moves a result.
+    """
+    import pandas as pd
+
+    goal = {seed: _main_scores(group) for seed, group in final(plain).groupby("seed")} if plain else {}
+    rows = []
+    for run in runs:
+        seed = run.config.seed
+        if run.config.method == "single_task" and seed in goal:
+            gap = delta_m(_main_scores(final([run])), goal[seed])
+            rows.append(
+                {
+                    "seed": seed,
+                    "against": seed,
+                    "precision": run.provenance["precision"],
+                    "comparison": "same seed",
+                    "delta_m": gap,
+                }
+            )
+            rows += [
+                {
+                    "seed": seed,
+                    "against": other,
+                    "precision": "float32",
+                    "comparison": "other seed",
+                    "delta_m": delta_m(goal[seed], goal[other]),
+                }
+                for other in goal
+                if other != seed
+            ]
+    return pd.DataFrame(rows, columns=["seed", "against", "precision", "comparison", "delta_m"])
+
+
+def _main_scores(frame: pd.DataFrame) -> dict[str, float]:
+    return dict(zip(frame["pair"], frame["value"]))
+
+
+def traffic(runs: Sequence[Run]) -> pd.DataFrame:
+    """Quality over bytes: a row an evaluated round of each run, columns method, seed, round, gigabytes, delta_m.
+
+    Gigabytes count both directions from round 1 on. delta_m is against the *last* round of single-task FL of the same
+    seed, so a method that is at 0 has reached what single-task FL reaches in the end.
+    """
+    import pandas as pd
+
+    frame = scores(runs)
+    single = frame[frame["method"] == "single_task"]
+    single = single[single["round"] == single["round"].max()]
+    goal = {seed: _main_scores(group) for seed, group in single.groupby("seed")}
+    sent = {
+        (run.config.method, run.config.seed): np.cumsum([row["bytes_up"] + row["bytes_down"] for row in run.rounds])
+        for run in runs
+    }
+    rows = []
+    for (method, seed, number), group in frame.groupby(["method", "seed", "round"], sort=False):
+        rows.append(
+            {
+                "method": method,
+                "seed": seed,
+                "round": number,
+                "gigabytes": sent[method, seed][int(number) - 1] / 1e9,  # type: ignore[index, call-overload]
+                "delta_m": delta_m(_main_scores(group), goal[seed]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def bytes_to(frame: pd.DataFrame, levels: Sequence[float] = (-10, -5, -2, -1)) -> pd.DataFrame:
+    """Gigabytes sent until the seeds' mean delta_m first reaches each level (`traffic` frame), NaN where never.
+
+    Between two evaluated rounds the mean is taken to grow evenly.
+    """
+    import pandas as pd
+
+    rows = {}
+    for method, group in frame.groupby("method", sort=False):
+        means = group.groupby("round")[["gigabytes", "delta_m"]].mean()
+        sent, quality = means["gigabytes"].to_numpy(), means["delta_m"].to_numpy()
+        rows[method] = {f"{level:+g} %": _first_reached(sent, quality, level) for level in levels}
+        rows[method]["last delta_m"] = quality[-1]
+    return pd.DataFrame(rows).T.rename_axis("method")
+
+
+def _first_reached(sent: np.ndarray, quality: np.ndarray, level: float) -> float:
+    above = np.flatnonzero(quality >= level)
+    if len(above) == 0:
+        return float("nan")
+    i = int(above[0])
+    if i == 0:
+        return float(sent[0])
+    return float(np.interp(level, quality[i - 1 : i + 1], sent[i - 1 : i + 1]))
+
+
+def round_costs(runs: Sequence[Run]) -> pd.DataFrame:
+    """Means over rounds and seeds: megabytes each way per client, seconds of training and mixing per round."""
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        n = run.config.num_clients
+        rows.append(
+            {
+                "method": run.config.method,
+                "MB up a client": np.mean([row["bytes_up"] for row in run.rounds]) / n / 1e6,
+                "MB down a client": np.mean([row["bytes_down"] for row in run.rounds]) / n / 1e6,
+                "training s": np.mean([row["seconds"]["train"] for row in run.rounds]),
+                "server s": np.mean([row["seconds"]["mix"] for row in run.rounds]),
+            }
+        )
+    return pd.DataFrame(rows).groupby("method", sort=False).mean()
+
+
+def machines(server: Record, train: Record) -> list[str]:
+    """Where the benches ran: processor or GPU, cores, version, and how busy the machine was besides."""
+    return [_where("server", server.values["rows"][0]), _where("training", train.values)]
+
+
+def _where(title: str, record: dict[str, Any]) -> str:
+    facts = record["machine"]
+    named = facts if isinstance(facts, str) else f"{facts['device']}, {facts['processor']}, {facts['cores']} cores"
+    facts = record if isinstance(facts, str) else facts
+    load = facts.get("load")
+    return f"{title}: {named}, torch {facts['torch']}" + (f", load {load:.1f} at the time" if load is not None else "")
+
+
+def server_steps(server: Record) -> pd.DataFrame:
+    """Seconds of the step: columns width, parameters, clients, way (naive, ours, floor), seconds."""
+    import pandas as pd
+
+    rows = []
+    for row in server.values["rows"]:
+        if row["way"] != "step":
+            continue
+        for way, name in (("naive", "naive_s"), ("ours", "step_s"), ("floor", "floor_s")):
+            if name in row:
+                rows.append(
+                    {
+                        "width": row["width"],
+                        "parameters": row["parameters"],
+                        "clients": row["clients"],
+                        "way": way,
+                        "seconds": row[name],
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def memory(server: Record) -> pd.DataFrame:
+    """Gigabytes over clients: measured peak of the streamed step; all updates at once (4 N P bytes, computed)."""
+    import pandas as pd
+
+    rows = []
+    for row in server.values["rows"]:
+        if row["way"] == "stream":
+            held = 4 * row["clients"] * row["parameters"] / 1e9
+            rows += [
+                {"clients": row["clients"], "way": "held", "gigabytes": held},
+                {"clients": row["clients"], "way": "streamed", "gigabytes": row["peak_mb"] / 1e3},
+            ]
+    return pd.DataFrame(rows)
+
+
+def throughput(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Training images a second of each loop: columns machine, way, images_per_second, times (matfl over this loop)."""
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        where = record["machine"]
+        named = where if isinstance(where, str) else where["processor"] if where["device"] == "cpu" else where["device"]
+        ours = record["loops"]["matfl"]["images_per_second"]
+        rows += [
+            {
+                "machine": named,
+                "preset": record["preset"],
+                "way": loop,
+                "images_per_second": found["images_per_second"],
+                "times": ours / found["images_per_second"],
+            }
+            for loop, found in record["loops"].items()
+        ]
+    return pd.DataFrame(rows)
+
+
+def other_machines(folder: Path | None = None) -> list[dict[str, Any]]:
+    """Records of `python -m matfl.bench train --json` from other machines, in `figures/bench` of the checkout."""
+    from matfl.paper.studies.session import figures_folder
+
+    found = sorted((folder or figures_folder("bench")).glob("*.json"))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    return [record for record in records if record.get("bench") == "train"]
+
+
+def claims(costs: pd.DataFrame, steps: pd.DataFrame, gaps: pd.DataFrame) -> list[Claim]:
+    """Whether the server is the bottleneck, what a batched step saves, and whether fast arithmetic costs quality.
+
+    The frames are those of `round_costs`, `server_steps` and `precision_gaps`.
+    """
+    result = []
+    if "matfl" in costs.index:
+        share = costs.loc["matfl", "server s"] / (costs.loc["matfl", "server s"] + costs.loc["matfl", "training s"])
+        result.append(
+            Claim(
+                text="MaT-FL's server step vanishes beside training.",
+                held=bool(share < 0.05),
+                evidence=f"In the recorded runs it took {share:.1%} of training and mixing together. 'Held' "
+                f"asks for less "
+                "than 5 %.",
+            )
+        )
+    wide = steps.pivot_table(index=["width", "clients"], columns="way", values="seconds")
+    if "naive" in wide:
+        ratio, floor = (wide["naive"] / wide["ours"]).dropna(), wide["ours"] / wide["floor"]
+        largest = max(width for width, _ in ratio.index)
+        result.append(
+            Claim(
+                text="One batched step is at least 15 times faster than a loop over pairs of clients.",
+                held=bool(ratio[largest].min() >= 15),
+                evidence=f"naive over ours, width {largest}: "
+                + ", ".join(f"{value:.0f} (N = {n})" for n, value in ratio[largest].items())
+                + "".join(
+                    f"; width {width}: " + ", ".join(f"{value:.0f} (N = {n})" for n, value in ratio[width].items())
+                    for width in sorted({width for width, _ in ratio.index} - {largest})
+                )
+                + f". Ours takes {floor.min():.1f} to {floor.max():.1f} times what moving the bytes takes.",
+            )
+        )
+    if len(gaps):
+        by_kind = dict(list(gaps.groupby("comparison")["delta_m"]))
+        paired = by_kind["same seed"]
+        noise = by_kind["other seed"].abs().mean() if "other seed" in by_kind else np.nan
+        chosen = ", ".join(gaps.loc[gaps["comparison"] == "same seed", "precision"].unique())
+        result.append(
+            Claim(
+                text="The arithmetic that the device chooses ends as good as float32.",
+                held=None if np.isnan(noise) else bool(abs(paired.mean()) <= noise),
+                evidence=f"Single-task FL in {chosen} against float32 of the same seed: delta_m "
+                + ", ".join(f"{value:+.1f}" for value in paired)
+                + f" % (mean {paired.mean():+.1f}); two seeds of "
+                f"float32 differ by {noise:.1f} % on average. 'Held' asks for a mean within that.",
+            )
+        )
+    return result

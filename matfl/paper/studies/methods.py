@@ -1,0 +1,165 @@
+"""Table 1: the methods against each other, on five tasks of one domain and nine of two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from matfl.paper.studies.base import (
+    Claim,
+    Plan,
+    base_config,
+    chosen_methods,
+    chosen_sets,
+    setting,
+    sizes,
+    verdict,
+)
+from matfl.paper.studies.tables import RunLike, delta_table, final, ordered_pairs, paired, scores, summary, tidy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PAPER", "all_metrics", "beside_paper", "claims", "compare", "curves", "deltas", "plan", "table"]
+
+PAPER: dict[tuple[str, int], dict[str, dict[str, float]]] = {
+    ("pascal5", 2): {
+        "single_task": {"pascal/semseg": 0.2449, "pascal/sal": 0.5619},
+        "fedavg": {"pascal/semseg": 0.2731, "pascal/sal": 0.5638},
+        "fedprox": {"pascal/semseg": 0.2745, "pascal/sal": 0.5661},
+        "matfl": {"pascal/semseg": 0.2762, "pascal/sal": 0.5774},
+    },
+    ("paper9", 2): {
+        "single_task": {"pascal/semseg": 0.2449, "pascal/sal": 0.5619},
+        "fedavg": {"pascal/semseg": 0.2707, "pascal/sal": 0.5714},
+        "fedprox": {"pascal/semseg": 0.2611, "pascal/sal": 0.5745},
+        "matfl": {"pascal/semseg": 0.2938, "pascal/sal": 0.5814},
+    },
+    ("pascal5", 1): {
+        "single_task": {"pascal/semseg": 0.2896, "pascal/sal": 0.5730},
+        "fedavg": {"pascal/semseg": 0.2738, "pascal/sal": 0.5712},
+        "fedprox": {"pascal/semseg": 0.3032, "pascal/sal": 0.5604},
+        "matfl": {"pascal/semseg": 0.3045, "pascal/sal": 0.5803},
+    },
+}
+"""The paper's Tables 1 and 2 by (task set, clients per task), method and pair."""
+
+STAND_IN = {"outdoor5": "pascal5", "scenes9": "paper9"}
+"""The paper's task set that an embedded one stands for."""
+
+
+def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: int = 0, settings: str = "") -> Plan:
+    """Every method on every task set, once a seed; single-task FL is always among them, as delta_m's baseline."""
+    base, size = base_config(preset, settings), sizes(preset)
+    names = chosen_methods(methods, size.methods or chosen_methods("all", ()))
+    names = names if "single_task" in names else ("single_task", *names)
+    return Plan(
+        configs=tuple(
+            setting(base, chosen, k=k, method=name, seed=seed)
+            for chosen in chosen_sets(base, tasks)
+            for name in names
+            for seed in range(seeds or size.seeds)
+        )
+    )
+
+
+def deltas(runs: Sequence[RunLike], *, kind: str = "global") -> pd.DataFrame:
+    """delta_m of each run at the last round, against single-task FL of the same seed."""
+    return delta_table(final(runs, kind=kind))
+
+
+def table(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """Table 1: mean over seeds of every pair's main metric and of delta_m, a row a (task set, method)."""
+    frame = final(runs)
+    wide = frame.pivot_table(index=["tasks", "method"], columns="pair", values="value", sort=False)
+    wide = wide[ordered_pairs(dict.fromkeys(frame["tasks"]))]
+    by_method = summary(deltas(runs), ["tasks", "method"], "delta_m").set_index(["tasks", "method"])
+    return wide.assign(delta_m=by_method["mean"], delta_m_sd=by_method["sd"], seeds=by_method["n"].astype(int))
+
+
+def all_metrics(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """Every metric of every pair at the last round, mean and spread over seeds: rows (tasks, pair, metric, kind)."""
+    frame = tidy(runs)
+    frame = frame[frame["round"] == frame.groupby(["tasks", "method", "seed"])["round"].transform("max")]
+    keys = ["tasks", "pair", "metric", "kind", "method"]
+    by_seed = frame.groupby([*keys, "seed"], sort=False)["value"].mean().reset_index()
+    return summary(by_seed, keys, "value")[[*keys, "n", "mean", "sd"]]
+
+
+def compare(runs: Sequence[RunLike], *, method: str = "matfl") -> pd.DataFrame:
+    """delta_m of `method` minus that of every other method, paired by seed, with a 95 % t interval."""
+    import pandas as pd
+
+    frame = deltas(runs)
+    others = [name for name in frame["method"].unique() if name != method]
+    parts = [paired(frame, "delta_m", method=method, against=name) for name in others]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def curves(runs: Sequence[RunLike], tasks: str) -> pd.DataFrame:
+    """Main metric of every pair of a task set at every evaluated round."""
+    frame = scores(runs)
+    return frame[frame["tasks"] == tasks]
+
+
+def beside_paper(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """The paper's Table 1 (or 2) and ours as gains over single-task FL in percent, for Seg. and Sal.
+
+    The embedded benchmark stands in for PASCAL-Context: other images, so only signs and sizes can be compared. Where
+    the data are the paper's, the levels are added.
+    """
+    import pandas as pd
+
+    frame = final(runs)
+    keys = ["tasks", "clients_per_task"]
+    rows = []
+    for (tasks, count), group in frame.groupby(keys, sort=False):
+        reported = PAPER.get((STAND_IN.get(str(tasks), str(tasks)), int(count)), {})  # type: ignore[call-overload]
+        means = group.groupby(["method", "pair"])["value"].mean()
+        first = str(group["pair"].iloc[0]).partition("/")[0]
+        for method, values in reported.items():
+            if method not in means.index.get_level_values(0) or "single_task" not in means.index.get_level_values(0):
+                continue
+            row: dict[str, object] = {"tasks": tasks, "clients_per_task": count, "method": method}
+            for task, title in (("semseg", "Seg."), ("sal", "Sal.")):
+                ours, single = means[method, f"{first}/{task}"], means["single_task", f"{first}/{task}"]
+                theirs, base = values[f"pascal/{task}"], reported["single_task"][f"pascal/{task}"]
+                row |= {f"{title} paper %": 100 * (theirs / base - 1), f"{title} ours %": 100 * (ours / single - 1)}
+                if first == "pascal":
+                    row |= {f"{title} paper": theirs, f"{title} ours": ours}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _difference(frame: pd.DataFrame, tasks: str, method: str, against: str, text: str) -> Claim | None:
+    found = paired(frame[frame["tasks"] == tasks], "delta_m", method=method, against=against)
+    if found.empty:
+        return None
+    row = found.iloc[0]
+    spread = (
+        f"95 % interval {row['low']:+.1f} to {row['high']:+.1f}, {int(row['n'])} seeds"
+        if row["n"] > 1
+        else "one seed, so no interval"
+    )
+    return Claim(
+        text=f"{tasks}: {text}",
+        held=verdict(row["low"], row["high"]),
+        evidence=f"delta_m differs by {row['mean']:+.1f} points ({spread}).",
+    )
+
+
+def claims(runs: Sequence[RunLike]) -> list[Claim]:
+    """Section 4.2: what the paper reports of its four methods, as differences of delta_m paired by seed."""
+    frame = deltas(runs)
+    statements = (
+        ("fedavg", "single_task", "plain many-task FL beats single-task FL"),
+        ("matfl", "single_task", "MaT-FL beats single-task FL"),
+        ("matfl", "fedavg", "MaT-FL beats plain many-task FL"),
+        ("matfl", "fedprox", "MaT-FL beats FedProx"),
+    )
+    found = [
+        _difference(frame, tasks, method, against, text)
+        for tasks in dict.fromkeys(frame["tasks"])
+        for method, against, text in statements
+    ]
+    return [claim for claim in found if claim is not None]

@@ -1,0 +1,251 @@
+"""Where notebooks and the driver find and leave things: runs, committed records, figures, verdicts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import matfl
+from matfl.paper.studies.base import Claim, Plan
+from matfl.paper.studies.store import Job, Record, job_name, load_or_compute, replace_file, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from matfl.config.run_config import RunConfig
+    from matfl.runs.run import Run
+
+__all__ = [
+    "Report",
+    "Session",
+    "checkout",
+    "collect",
+    "collect_records",
+    "export_record",
+    "figures_folder",
+    "has_votes",
+    "merged",
+    "notebooks_folder",
+    "read_claims",
+    "record_folders",
+    "store_folder",
+]
+
+VOTES = ("votes", "similarity")
+"""Diagnostics that committed records keep only where a figure needs them."""
+
+
+def checkout() -> Path | None:
+    """The repository that the package lies in, or None for an installed wheel."""
+    root = Path(matfl.__file__).resolve().parent.parent
+    return root if (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir() else None
+
+
+def notebooks_folder() -> Path:
+    """The notebooks of the checkout, or those packed into the wheel."""
+    root = checkout()
+    return root / "notebooks" if root else Path(matfl.__file__).resolve().parent / "notebooks"
+
+
+def figures_folder(preset: str) -> Path:
+    """Where the driver writes a preset's figures: `figures/<preset>` of the checkout, else of the current folder."""
+    return (checkout() or Path.cwd()) / "figures" / preset
+
+
+def store_folder(runs_dir: str | Path | None = None) -> Path:
+    """The run store: `runs_dir`, else $MATFL_RUNS, else `runs` in the checkout, else in the current folder."""
+    return Path(runs_dir or os.environ.get("MATFL_RUNS") or (checkout() or Path.cwd()) / "runs").resolve()
+
+
+def record_folders() -> list[Path]:
+    """Small records: those of the figures being made ($MATFL_FIGURES), then `figures/*/runs` of the checkout."""
+    root, figures = checkout(), os.environ.get("MATFL_FIGURES")
+    found = [Path(figures) / "runs"] if figures else []
+    found += sorted((root / "figures").glob("*/runs")) if root else []
+    return [path for path in dict.fromkeys(found) if path.is_dir()]
+
+
+def collect(plan: Plan, *, runs_dir: str | Path | None = None, fresh: bool = False, **options: Any) -> list[Run]:
+    """The plan's runs in order: from the store, from records, or trained now.
+
+    A record without the votes that the plan needs does not count: that run is trained. Where a run of the store has
+    been recorded, the record is returned, whose numbers are rounded: so what is drawn does not depend on which of the
+    two is at hand. `options` are those of `matfl.runs.run.load_or_run` (jobs, backend, device, data_dir, cache_dir,
+    progress).
+    """
+    from matfl.runs.run import load_or_run
+
+    folder, records = store_folder(runs_dir), record_folders()
+    runs = load_or_run(plan.configs, runs_dir=folder, records=records, fresh=fresh, **options)
+    poor = [run.config for run in runs if run.config in plan.votes and not has_votes(run)]
+    if poor:
+        richer = load_or_run(poor, runs_dir=folder, **options)
+        by_config = {run.config: run for run in richer}
+        runs = [by_config.get(run.config, run) for run in runs]
+    return [_recorded(run, records, votes=run.config in plan.votes) for run in runs]
+
+
+def has_votes(run: Run) -> bool:
+    """Whether the run's diagnostics hold what Figure 6 is drawn from."""
+    return set(VOTES) <= set(run.diagnostics)
+
+
+def _recorded(run: Run, folders: Sequence[Path], *, votes: bool) -> Run:
+    """The record of this very run (not merely of its config), if there is one with all that is needed."""
+    from matfl.runs.run import Run as StoredRun
+
+    for folder in folders:
+        copy = StoredRun(folder / run.config.name)
+        whole = (copy.path / "config.json").exists() and copy.finished
+        if whole and copy.provenance == run.provenance and (has_votes(copy) or not votes):
+            return copy
+    return run
+
+
+def collect_records(plan: Plan, *, runs_dir: str | Path | None = None, **options: Any) -> list[Record]:
+    """The plan's other results in order; `options` are those of `matfl.paper.studies.store.load_or_compute`."""
+    import torch
+
+    versions = {
+        "matfl": matfl.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    return load_or_compute(
+        plan.jobs, runs_dir=store_folder(runs_dir), records=record_folders(), provenance=versions, **options
+    )
+
+
+class Report:
+    """Verdicts on claims, shown as a list in notebooks."""
+
+    def __init__(self, claims: Sequence[Claim]) -> None:
+        self.claims = tuple(claims)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"[{claim.word}] {claim.text} {claim.evidence}" for claim in self.claims)
+
+    def _repr_markdown_(self) -> str:
+        return "\n".join(f"- **{claim.word}** – {claim.text} *{claim.evidence}*" for claim in self.claims)
+
+
+class Session:
+    """One notebook's access to results. It writes files only where $MATFL_FIGURES names a folder (the driver does)."""
+
+    def __init__(self, study: str, preset: str) -> None:
+        self.study = study
+        self.preset = preset
+        self.configs: dict[str, RunConfig] = {}
+        self.names: list[str] = []
+        self.versions: set[str] = set()
+
+    def runs(self, plan: Plan) -> list[Run]:
+        """The plan's runs; missing ones are trained now, with progress on stderr."""
+        runs = collect(plan)
+        for run in runs:
+            self.configs[run.config.name] = run.config
+            self.versions.add(str(run.provenance.get("torch")))
+        return runs
+
+    def records(self, plan: Plan) -> list[Record]:
+        """The plan's other results; missing ones are computed now."""
+        records = collect_records(plan)
+        self.names += [record.path.name for record in records]
+        return records
+
+    def provenance(self) -> dict[str, Any]:
+        """What the figures were made from: hash over all runs, seeds, task sets, versions."""
+        import matplotlib
+
+        names = sorted({*self.configs, *self.names})
+        return {
+            "study": self.study,
+            "preset": self.preset,
+            "runs": len(names),
+            "hash": hashlib.sha256("\n".join(names).encode()).hexdigest()[:12],
+            "seeds": sorted({config.seed for config in self.configs.values()}),
+            "data": sorted({config.tasks for config in self.configs.values()}),
+            "matfl": matfl.__version__,
+            "torch": sorted(self.versions),
+            "matplotlib": matplotlib.__version__,
+        }
+
+    def save(self, fig: Figure, name: str, *, data: pd.DataFrame | None = None) -> None:
+        """Write `<study>_<name>.pdf`, `.png` and, given the numbers behind it, `.csv` into $MATFL_FIGURES, if set."""
+        folder = os.environ.get("MATFL_FIGURES")
+        if not folder:
+            return
+        from matfl.paper.plots import save
+
+        base = Path(folder) / f"{self.study}_{name}"
+        save(fig, base, self.provenance())
+        if data is not None:
+            named = data.index.names != [None]
+            data.to_csv(
+                base.with_name(base.name + ".csv"),
+                index=named or data.index.dtype == object,
+                float_format="%.6g",
+                lineterminator="\n",
+            )
+
+    def report(self, claims: Iterable[Claim]) -> Report:
+        """The verdicts, to be shown; the driver finds them in `<study>.json` of $MATFL_FIGURES."""
+        report = Report(tuple(claims))
+        if folder := os.environ.get("MATFL_FIGURES"):
+            rows = [{"claim": c.text, "verdict": c.word, "evidence": c.evidence} for c in report.claims]
+            write_json(Path(folder) / f"{self.study}.json", {"claims": rows, "provenance": self.provenance()})
+        return report
+
+
+def merged(plans: Iterable[Plan]) -> Plan:
+    """The union of several plans, each run and job once."""
+    configs: dict[RunConfig, None] = {}
+    votes: dict[RunConfig, None] = {}
+    jobs: dict[str, Job] = {}
+    for plan in plans:
+        configs |= dict.fromkeys(plan.configs)
+        votes |= dict.fromkeys(plan.votes)
+        jobs |= {job_name(job): job for job in plan.jobs}
+    return Plan(configs=tuple(configs), votes=tuple(votes), jobs=tuple(jobs.values()))
+
+
+def export_record(run: Run, folder: Path, *, votes: bool) -> Path:
+    """Copy a run's small record for a repository: without weights, clients' details and, unless wanted, votes.
+
+    Numbers keep six significant digits, weights and cosines half precision.
+    """
+    from matfl.runs.run import export
+
+    target = export(run, folder)
+    kept = {
+        name: array.astype(np.float16) if array.dtype == np.float32 else array
+        for name, array in run.diagnostics.items()
+        if votes or name not in VOTES
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **kept)  # type: ignore[arg-type]
+    rounds = [json.dumps({name: value for name, value in row.items() if name != "clients"}) for row in run.rounds]
+    table = run.metrics.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    files = {
+        "diagnostics.npz": buffer.getvalue(),
+        "metrics.csv": table.encode(),
+        "rounds.jsonl": ("\n".join(rounds) + "\n").encode(),
+    }
+    for name, data in files.items():
+        replace_file(target / name, data)
+    return target
+
+
+def read_claims(folder: Path, study: str) -> list[dict[str, str]]:
+    """The verdicts that a notebook left in `folder`."""
+    return list(json.loads((folder / f"{study}.json").read_text())["claims"])

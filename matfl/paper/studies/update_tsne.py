@@ -1,0 +1,294 @@
+"""Figure 2: do models of different tasks, trained from one start, move in different directions? (paper, section 3.3)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matfl.config.run_config import RunConfig, override
+from matfl.paper.studies.base import Claim, Plan, base_config, setting, sizes
+from matfl.paper.studies.store import Arrays, Record
+from matfl.tasks.task import pairs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["UpdateSet", "claims", "cosines", "embed", "pair_matrix", "plan", "similarities", "statistics", "variants"]
+
+LAYERS = ("backbone", "voting")
+"""Which part of an update is compared: all parameters of the backbone, or its voting layers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateSet:
+    """Single-task models of every pair, each trained on a random subset from one start; their cosines are kept."""
+
+    title: str
+    """As written in tables."""
+    config: RunConfig
+    subsets: int
+    """Models per pair."""
+    share: float
+    """Part of the domain's training images that a model sees."""
+
+    kind = "updates"
+    alone = False
+
+    def spec(self) -> dict[str, Any]:
+        """Everything that decides the cosines."""
+        from matfl.runs.engine import data_version
+
+        return {
+            "config": asdict(self.config) | {"preset": ""},
+            "subsets": self.subsets,
+            "share": self.share,
+            "data": data_version(self.config),
+        }
+
+    def units(self) -> list[str]:
+        """One model each: its pair's position and its subset's number."""
+        return [f"{p:02d}-{s:02d}" for p in range(len(pairs(self.config.tasks))) for s in range(self.subsets)]
+
+    def labels(self) -> list[str]:
+        """Pair name of each model, in the order of `units`."""
+        return [pair.name for pair in pairs(self.config.tasks) for _ in range(self.subsets)]
+
+    def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
+        """Train one model; arrays hold the direction of its update (P,)."""
+        from matfl.paper.studies.training import single_update
+
+        position, subset = (int(part) for part in unit.split("-"))
+        return single_update(self.config, pairs(self.config.tasks)[position], subset, self.share, device=device)
+
+    def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
+        """Cosines (M, M) of all models' updates for each entry of `LAYERS`, and each update's cosine with the start."""
+        updates = [arrays["update"] for _, arrays in parts]
+        voting_P = parts[0][1]["voting"].astype(bool)
+        arrays: Arrays = {"labels": np.array(self.labels())}
+        for name, chosen_P in zip(LAYERS, (np.ones_like(voting_P), voting_P)):
+            arrays[f"cosine_{name}"] = _cosines(updates, chosen_P).astype(np.float32)
+        arrays["cos_start"] = np.array([values["cos_start"] for values, _ in parts], np.float32)
+        return {
+            "title": self.title,
+            "losses": [round(values["loss"], 5) for values, _ in parts],
+            "images": [values["images"] for values, _ in parts],
+        }, arrays
+
+
+def _cosines(updates: Sequence[NDArray[np.floating]], chosen_P: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(M, M) cosines of M updates (P,), over the chosen parameters alone."""
+    gram_MM = np.zeros((len(updates),) * 2)
+    for first in range(0, len(chosen_P), 1 << 20):  # float64 products without a float64 copy of everything
+        part = slice(first, first + (1 << 20))
+        block = np.stack([update[part][chosen_P[part]] for update in updates]).astype(np.float64)
+        gram_MM += block @ block.T
+    norm_M = np.sqrt(np.diagonal(gram_MM))
+    if (norm_M == 0).any():
+        raise ValueError("a model did not move from its start: its update has no direction; raise lr or local_epochs")
+    return gram_MM / norm_M[:, None] / norm_M[None, :]
+
+
+def variants(config: RunConfig) -> dict[str, RunConfig]:
+    """The other settings of the study by title: head starts, a tenfold learning rate, a random backbone."""
+    starts = [name for name in ("shared", "per_type", "per_task", "independent") if name != config.head_start]
+    found = {f"heads {name}": override(config, head_start=name) for name in starts}
+    found["learning rate x 10"] = override(config, lr=config.lr * 10)
+    if config.start != "random":
+        found["random start"] = override(config, start="random")
+    return found
+
+
+def plan(
+    preset: str, *, tasks: str = "", subsets: int = 0, epochs: int = 0, lr: float = 1e-4, settings: str = ""
+) -> Plan:
+    """The main set of updates, then the variants' (fewer models each)."""
+    base, size = base_config(preset, settings), sizes(preset)
+    config = setting(
+        base,
+        tasks or base.tasks,
+        method="single_task",
+        rounds=1,
+        lr=lr,
+        clients_per_task=1,
+        images_per_client=0,
+        local_epochs=epochs or size.update_epochs,
+    )
+    main = UpdateSet(
+        title=f"heads {config.head_start}", config=config, subsets=subsets or size.subsets, share=size.share
+    )
+    few = min(size.variant_subsets, main.subsets)
+    others = [
+        UpdateSet(title=title, config=other, subsets=few, share=size.share) for title, other in variants(config).items()
+    ]
+    return Plan(jobs=(main, *others))
+
+
+def cosines(record: Record, layers: str = "backbone") -> NDArray[np.float64]:
+    """(M, M) cosines of a record; `layers` is one of `LAYERS`."""
+    if layers not in LAYERS:
+        raise ValueError(f"layers={layers!r}: choose from {', '.join(LAYERS)}")
+    return record.arrays[f"cosine_{layers}"].astype(np.float64)
+
+
+def embed(cosine_MM: NDArray[np.floating], labels: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
+    """t-SNE of the cosine distances: columns x, y, pair."""
+    import pandas as pd
+    from sklearn.manifold import TSNE
+
+    distance_MM = np.clip(1 - cosine_MM, 0, None)
+    perplexity = min(30.0, (len(distance_MM) - 1) / 3)
+    points = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=seed).fit_transform(
+        distance_MM
+    )
+    return pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "pair": list(labels)})
+
+
+def pair_matrix(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> pd.DataFrame:
+    """Mean cosine between models of two pairs (a model with itself left out)."""
+    import pandas as pd
+
+    names = list(dict.fromkeys(labels))
+    label_M = np.asarray(labels)
+    other_MM = ~np.eye(len(label_M), dtype=bool)
+    matrix = np.full((len(names), len(names)), np.nan)
+    for i, first in enumerate(names):
+        for j, second in enumerate(names):
+            block = (label_M[:, None] == first) & (label_M[None, :] == second) & other_MM
+            if block.any():
+                matrix[i, j] = cosine_MM[block].mean()
+    return pd.DataFrame(matrix, index=names, columns=names)
+
+
+def similarities(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> dict[str, float]:
+    """Mean cosine of two models by what they share: task, task type across domains, domain, nothing."""
+    label_M = np.asarray(labels)
+    domain_M = np.array([name.partition("/")[0] for name in labels])
+    type_M = np.array([name.partition("/")[2] for name in labels])
+    same_domain, same_type = domain_M[:, None] == domain_M[None, :], type_M[:, None] == type_M[None, :]
+    other = ~np.eye(len(label_M), dtype=bool)
+    masks = {
+        "same_task": same_domain & same_type & other,
+        "same_type_other_domain": ~same_domain & same_type,
+        "other_type_same_domain": same_domain & ~same_type,
+        "other_type_other_domain": ~same_domain & ~same_type,
+    }
+    return {name: float(cosine_MM[mask].mean()) if mask.any() else float("nan") for name, mask in masks.items()}
+
+
+def statistics(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> dict[str, float]:
+    """What the picture suggests, as numbers.
+
+    Silhouettes of the cosine distances by pair, by task type and by domain; how often a model's nearest neighbour has
+    its pair; of the models whose task type occurs in another domain too, how often the nearest model of another domain
+    has that type; and `similarities`.
+    """
+    from sklearn.metrics import silhouette_score
+
+    distance_MM = np.clip(1 - cosine_MM, 0, None)
+    np.fill_diagonal(distance_MM, 0)
+    label_M = np.asarray(labels)
+    domain_M = np.array([name.partition("/")[0] for name in labels])
+    type_M = np.array([name.partition("/")[2] for name in labels])
+
+    def silhouette(groups: NDArray[np.str_]) -> float:
+        count = len(set(groups))
+        proper = 1 < count < len(groups)
+        return float(silhouette_score(distance_MM, groups, metric="precomputed")) if proper else float("nan")
+
+    apart_MM = distance_MM + np.where(np.eye(len(label_M), dtype=bool), np.inf, 0)
+    nearest = label_M[apart_MM.argmin(1)] == label_M
+    abroad_MM = np.where(domain_M[:, None] == domain_M[None, :], np.inf, distance_MM)
+    shared = [len(set(domain_M[type_M == kind])) > 1 for kind in type_M]
+    right = type_M[abroad_MM.argmin(1)] == type_M
+    return {
+        "silhouette_pair": silhouette(label_M),
+        "silhouette_type": silhouette(type_M),
+        "silhouette_domain": silhouette(domain_M),
+        "nearest_same_task": float(nearest.mean()),
+        "nearest_abroad_same_type": float(right[shared].mean()) if any(shared) else float("nan"),
+        **similarities(cosine_MM, labels),
+    }
+
+
+def table(records: Sequence[Record], layers: str = "backbone") -> pd.DataFrame:
+    """`statistics` of every record, a row each, with the mean cosine of its updates with the starting weights."""
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        labels = [str(name) for name in record.arrays["labels"]]
+        rows.append(
+            {
+                "variant": record.values["title"],
+                "models": len(labels),
+                **statistics(cosines(record, layers), labels),
+                "cos_start": float(record.arrays["cos_start"].mean()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def claims(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> list[Claim]:
+    """Section 3.3: updates cluster by task, and task type outweighs domain."""
+    numbers = statistics(cosine_MM, labels)
+    result = [
+        Claim(
+            text="Updates cluster by task.",
+            held=numbers["silhouette_pair"] > 0.25 and numbers["nearest_same_task"] > 0.9,
+            evidence=f"Silhouette by task {numbers['silhouette_pair']:.2f}, by domain "
+            f"{numbers['silhouette_domain']:.2f}; "
+            f"the nearest update is of the same task in {numbers['nearest_same_task']:.0%} of the cases. 'Held' "
+            "asks for a silhouette above 0.25 and 90 %.",
+        )
+    ]
+    if np.isfinite(numbers["same_type_other_domain"]):
+        result.append(
+            Claim(
+                text="Updates of one task type are alike even across data sets, more than different tasks on "
+                "one data set.",
+                held=numbers["same_type_other_domain"] > numbers["other_type_same_domain"],
+                evidence=f"Mean cosine {numbers['same_type_other_domain']:.2f} for the same type in the other domain, "
+                f"{numbers['other_type_same_domain']:.2f} for another type in the same domain "
+                f"({numbers['same_task']:.2f} for the same task).",
+            )
+        )
+        matrix = pair_matrix(cosine_MM, labels)
+        names = [str(name) for name in matrix]
+        twins = [
+            (row, column)
+            for row in names
+            for column in names
+            if row != column and row.endswith("/semseg") and column.endswith("/semseg")
+        ]
+        if twins:
+            rows = {row for row, _ in twins}
+            across = float(np.mean([matrix.loc[pair] for pair in twins]))
+            beside = {
+                row: [column for column in names if column != row and column.partition("/")[0] == row.partition("/")[0]]
+                for row in rows
+            }
+            home = float(np.mean([matrix.loc[row, columns].max() for row, columns in beside.items()]))
+            result.append(
+                Claim(
+                    text="Segmentation updates of one domain are closer to the other domain's segmentation than to any "
+                    "other task of their own.",
+                    held=across > home,
+                    evidence=f"Mean cosine {across:.2f}, against {home:.2f} for the closest other task of the "
+                    f"same domain.",
+                )
+            )
+    lowest = min((value for key, value in numbers.items() if key.startswith("other_type")), default=float("nan"))
+    result.append(
+        Claim(
+            text="Every task has friends and enemies: some pairs of tasks move in similar, some in unrelated "
+            "directions.",
+            held=bool(numbers["same_task"] - lowest > 0.1),
+            evidence=f"Mean cosines reach from {np.nanmin(pair_matrix(cosine_MM, labels).to_numpy()):.2f} to "
+            f"{np.nanmax(pair_matrix(cosine_MM, labels).to_numpy()):.2f} between pairs of tasks.",
+        )
+    )
+    return result

@@ -1,0 +1,8 @@
+"""Runs: trained, stored, found again by their config, read as tables.
+
+engine.py     a whole run on one machine
+store.py      one run's folder
+run.py        `Run`, `load_or_run`
+parallel.py   many runs at once
+predict.py    a run's predictions on pictures
+"""

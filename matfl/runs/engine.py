@@ -1,0 +1,440 @@
+"""A whole federated run on one machine: the rounds, what is recorded of them, and where they are stored.
+
+The server's own steps are in `matfl.server.server`, so that another transport (`matfl.flower`) runs the same ones.
+Everything random is derived from (seed, round, client): a run that goes on from a checkpoint ends as if it had never
+stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+import matfl
+from matfl import scenes
+from matfl.client import training as local
+from matfl.config.run_config import RunConfig
+from matfl.data import Client, Split, load_split, partition
+from matfl.models.network import Model, build, start_backbone
+from matfl.models.pretrain import scenes_file
+from matfl.runs import store
+from matfl.server.aggregation import method
+from matfl.server.server import Owner, Reply, Server, ServerState
+from matfl.tasks.task import Pair, pairs
+
+__all__ = [
+    "Progress",
+    "begin",
+    "client_round",
+    "data_version",
+    "depth_means",
+    "depth_total",
+    "load_splits",
+    "pick_device",
+    "prepare",
+    "provenance",
+    "repeatable",
+    "run",
+]
+
+Folder = str | Path
+Splits = dict[str, dict[str, Split]]
+"""Domain name -> {'train': ..., 'val': ...}."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """Where a run is; handed to the `progress` callback after every step."""
+
+    round: int
+    """1-based round under way."""
+    rounds: int
+    phase: Literal["train", "mix", "evaluate", "done"]
+    done: int
+    """Steps of the phase that are over, of `of`."""
+    of: int
+    loss: float
+    """Mean training loss of the round's clients so far."""
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """`device`, or a GPU if there is one, else the CPU. RuntimeError when the named one cannot be used."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device={str(device)!r} cannot be used here ({reason}): choose 'cpu', or leave it out"
+        ) from None
+    return chosen
+
+
+def data_version(config: RunConfig) -> dict[str, Any]:
+    """What, beside the config, decides a run's numbers: the version of the rendered pictures, and the start weights."""
+    version: dict[str, Any] = {}
+    if any(pair.domain.rendered for pair in pairs(config.tasks)):
+        version["scenes"] = scenes.VERSION
+    if config.start == "scenes":
+        version["start"] = scenes_file(config.width).stem
+    elif (file := Path(config.start).expanduser()).suffix == ".safetensors" and file.is_file():
+        version["start"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return version
+
+
+def provenance(config: RunConfig, device: torch.device) -> dict[str, Any]:
+    """What made a run: versions, device, seed, data version and git commit, without names of machines or folders."""
+    package = Path(matfl.__file__).parent
+    git = (
+        subprocess.run(
+            ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if _has_git(package)
+        else None
+    )
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "matfl": matfl.__version__,
+        "git": git.stdout.strip() if git and git.returncode == 0 else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{device.type} {platform.machine()}",
+        "precision": str(local.resolve_precision(config, device)).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "seed": config.seed,
+        "hash": config.hash,
+        "data": data_version(config),
+    }
+
+
+def _has_git(package: Path) -> bool:
+    """Whether the package lies in a checkout of its own, not merely somewhere below another repository."""
+    from shutil import which
+
+    return which("git") is not None and (package.parent / ".git").exists()
+
+
+def load_splits(
+    config: RunConfig, *, data_dir: Folder | None = None, cache_dir: Folder | None = None, progress: bool = False
+) -> Splits:
+    """Both splits of every domain in the config's tasks."""
+    domains = dict.fromkeys(pair.domain for pair in pairs(config.tasks))
+    return {
+        domain.name: {
+            name: load_split(config, domain, name, data_dir=data_dir, cache_dir=cache_dir, progress=progress)
+            for name in ("train", "val")
+        }
+        for domain in domains
+    }
+
+
+def prepare(
+    configs: Sequence[RunConfig],
+    *,
+    data_dir: Folder | None = None,
+    cache_dir: Folder | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> None:
+    """Put the data and the starts of all `configs` into the cache, so that runs side by side find them there.
+
+    `progress` shows bars on stderr; `say` is told when a start has to be trained. Raises what any run would raise for
+    an unknown method or device, and for data or start weights that are missing.
+    """
+    where, data, starts = pick_device(device), {}, {}
+    for config in configs:
+        method(config.method)
+        data[config.tasks, config.size, config.images_train, config.images_val, config.data_seed] = config
+        starts[config.start, config.backbone, config.width] = config
+    for config in data.values():
+        load_splits(config, data_dir=data_dir, cache_dir=cache_dir, progress=progress)
+    for config in starts.values():
+        if say and config.start == "scenes" and not scenes_file(config.width, cache_dir).exists():
+            say(
+                f"pre-training the start of width {config.width} on rendered objects, once (about a minute on one core)"
+            )
+        with repeatable(where):
+            start_backbone(config, cache_dir=cache_dir, device=where)
+
+
+def depth_means(clients: Sequence[Client], splits: Splits) -> dict[str, float]:
+    """Mean depth in metres over all training labels of a depth pair's clients, by pair name: where its head starts."""
+    totals: dict[str, tuple[float, int]] = {}
+    for client in clients:
+        if client.pair.task.name == "depth":
+            part, size = depth_total(client, splits[client.pair.domain.name]["train"])
+            total, count = totals.get(client.pair.name, (0.0, 0))
+            totals[client.pair.name] = (total + part, count + size)
+    return {name: total / count for name, (total, count) in totals.items() if count}
+
+
+def depth_total(client: Client, split: Split) -> tuple[float, int]:
+    """Sum and number of a depth client's training labels in metres. The sum of float16 numbers is exact in float64."""
+    total, count = 0.0, 0
+    for i in client.images:
+        label = split.labels["depth"][i]
+        known = label[label != 0].astype(np.float64)
+        total, count = total + float(known.sum()), count + known.size
+    return total, count
+
+
+def client_round(
+    model: Model,
+    dispatched: Mapping[str, torch.Tensor],
+    client: Client,
+    split: Split,
+    config: RunConfig,
+    *,
+    round: int,
+    mu: float = 0.0,
+) -> Reply:
+    """One client's part of a round (counted from 0): train `model` from what the server dispatched.
+
+    The reply's state is the model's own, valid until the model is used again. A client whose loss stops being finite
+    replies with loss NaN, and the server leaves it out.
+    """
+    model.load_state_dict(dict(dispatched))
+    device = next(model.parameters()).device
+    images, targets = split.tensors(client.pair.task.name, client.images, device)
+    began = time.perf_counter()
+    try:
+        result = local.train(
+            model,
+            images,
+            targets,
+            client.pair,
+            config,
+            round=round,
+            client=client.index,
+            mu=mu,
+            aspects_N=_aspects(split, client.images),
+        )
+        loss, passes = result.loss, result.images
+    except FloatingPointError as error:
+        warnings.warn(f"left out of the round: {error}", stacklevel=2)
+        loss, passes = float("nan"), 0
+    return Reply(
+        client=client.index, state=model.state_dict(), loss=loss, images=passes, seconds=time.perf_counter() - began
+    )
+
+
+def _aspects(split: Split, indices: Sequence[int]) -> torch.Tensor | None:
+    """Height over width (N,) of the original pictures; None for rendered ones, which enter the network as they are."""
+    if split.domain.rendered:
+        return None
+    return torch.tensor([height / width for height, width in map(split.native_size, indices)])
+
+
+class _Simulation:
+    """All clients of one run in this process: they share one module per head shape and swap states."""
+
+    def __init__(
+        self, config: RunConfig, device: torch.device, splits: Splits, progress: Callable[[Progress], None] | None
+    ):
+        self.config, self.device, self.splits = config, device, splits
+        self.clients = partition(config, {name: both["train"] for name, both in splits.items()})
+        self.report = progress or (lambda event: None)
+        self.modules: dict[int, Model] = {}
+
+    def module(self, pair: Pair) -> Model:
+        """The module for heads with this number of outputs, whatever state it holds."""
+        if pair.channels not in self.modules:
+            self.modules[pair.channels] = build(self.config, pair).to(self.device)
+        return self.modules[pair.channels]
+
+    def replies(
+        self, server: Server, state: ServerState, measured: list[tuple[Any, ...]], spent: dict[str, float]
+    ) -> Iterator[Reply]:
+        """Train the round's participants one after another; in a round that is evaluated, measure each as well."""
+        chosen = server.participants(state.round)
+        losses: list[float] = []
+        for done, index in enumerate(chosen, 1):
+            client = self.clients[index]
+            model = self.module(client.pair)
+            began = time.perf_counter()
+            split = self.splits[client.pair.domain.name]["train"]
+            reply = client_round(
+                model, server.dispatch(state, index), client, split, self.config, round=state.round, mu=server.mu
+            )
+            spent["train"] += time.perf_counter() - began
+            losses.append(reply.loss)
+            yield reply
+            sound = np.isfinite(reply.loss) and all(t.isfinite().all() for t in model.parameters())
+            if server.evaluates(state.round) and sound:
+                began = time.perf_counter()
+                measured += self._rows(state.round, model, client.pair, index, "local")
+                spent["evaluate"] += time.perf_counter() - began
+            self.report(
+                Progress(
+                    round=state.round + 1,
+                    rounds=self.config.rounds,
+                    phase="train",
+                    done=done,
+                    of=len(chosen),
+                    loss=float(np.mean(losses)),
+                )
+            )
+
+    def evaluate(self, server: Server, state: ServerState, loss: float) -> list[tuple[Any, ...]]:
+        """Rows of kind 'global': every model that the server would dispatch now."""
+        rows: list[tuple[Any, ...]] = []
+        owners: tuple[Owner, ...] = server.evaluated
+        for done, owner in enumerate(owners, 1):
+            model = self.module(owner.pair)
+            model.load_state_dict(server.model(state, owner))
+            rows += self._rows(state.round - 1, model, owner.pair, owner.client, "global")
+            self.report(
+                Progress(
+                    round=state.round, rounds=self.config.rounds, phase="evaluate", done=done, of=len(owners), loss=loss
+                )
+            )
+        return rows
+
+    def _rows(self, round: int, model: Model, pair: Pair, client: int, kind: str) -> list[tuple[Any, ...]]:
+        values = local.evaluate(model, self.splits[pair.domain.name]["val"], pair, self.config, device=self.device)
+        return [
+            (round + 1, pair.domain.name, pair.task.name, client, kind, name, value) for name, value in values.items()
+        ]
+
+
+def run(
+    config: RunConfig,
+    path: Folder,
+    *,
+    device: str | torch.device | None = None,
+    data_dir: Folder | None = None,
+    cache_dir: Folder | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    fresh: bool = False,
+    wait: bool = False,
+    stop: Callable[[], bool] | None = None,
+) -> None:
+    """Train the run in folder `path`, or go on with it, until its last round is stored.
+
+    Args:
+        device: default: a GPU if there is one. On a CPU one thread computes, so that numbers do not depend on how many
+            runs share the machine; many runs at once are `matfl.runs.run.load_or_run`.
+        progress: called after every step.
+        fresh: remove what is stored in `path` first.
+        wait: wait for another process that has the run, instead of raising `RunBusyError`.
+        stop: asked after every stored round; True ends the run there.
+
+    Raises:
+        RunError: the folder holds another config, is damaged, in use, or cannot be written.
+        ValueError: the data do not suffice for the config.
+    """
+    path = Path(path)
+    where = pick_device(device)
+    with store.locked(path, wait=wait), repeatable(where):
+        if fresh:
+            store.discard(path)
+        begin(path, config, provenance(config, where))
+        if store.stored_round(path, config) == config.rounds:
+            store.mark(path, config, config.rounds)
+            return
+        simulation = _Simulation(config, where, load_splits(config, data_dir=data_dir, cache_dir=cache_dir), progress)
+        server = Server(config, [client.pair for client in simulation.clients], device=where)
+        if store.stored_round(path, config):
+            tensors, records = store.load_checkpoint(path, config)
+            state = server.unpack(tensors, len(records.rounds))
+        else:
+            start = start_backbone(config, cache_dir=cache_dir, device=where)
+            state = server.start(start, depth_means=depth_means(simulation.clients, simulation.splits))
+            records = store.Records(static=server.static())
+        while state.round < config.rounds:
+            state = _round(server, simulation, state, records)
+            store.save_round(path, config, server.pack(state), records)
+            simulation.report(
+                Progress(
+                    round=state.round,
+                    rounds=config.rounds,
+                    phase="done",
+                    done=1,
+                    of=1,
+                    loss=records.rounds[-1]["loss"] or float("nan"),
+                )
+            )
+            if stop and stop():
+                return
+
+
+def begin(path: Path, config: RunConfig, made_by: Mapping[str, Any]) -> None:
+    """Begin the run in folder `path`, or check that it can go on there: same config, pictures and start.
+
+    Raises RunError when it cannot.
+    """
+    store.create(path, config, made_by)
+    if store.read_provenance(path).get("data") != data_version(config):
+        raise store.RunError(
+            f"{path} was begun on the pictures or the start of another version of matfl: finish it "
+            "with that version, or remove its folder (or use --fresh)"
+        )
+
+
+def _round(server: Server, simulation: _Simulation, state: ServerState, records: store.Records) -> ServerState:
+    """One round: train, mix, evaluate; `records` grow by what it measured."""
+    spent = {"train": 0.0, "mix": 0.0, "evaluate": 0.0}
+    measured: list[tuple[Any, ...]] = []
+    began = time.perf_counter()
+    after, record = server.aggregate(state, simulation.replies(server, state, measured, spent))
+    _wait_for(simulation.device)
+    spent["mix"] = time.perf_counter() - began - spent["train"] - spent["evaluate"]
+    if server.evaluates(state.round):
+        began = time.perf_counter()
+        measured += simulation.evaluate(server, after, record.loss)
+        spent["evaluate"] += time.perf_counter() - began
+    records.metrics += measured
+    records.rounds.append({"round": after.round, **record.row, "seconds": {k: round(v, 4) for k, v in spent.items()}})
+    for name, array in record.diagnostics.items():
+        records.diagnostics.setdefault(name, []).append(array)
+    return after
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """One thread on a CPU, deterministic kernels on a GPU; the caller's settings come back afterwards."""
+    threads = torch.get_num_threads()
+    strict, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    with warnings.catch_warnings():
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+        else:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            # Only warn: the loss's sum over pixels has no repeatable kernel, and no gradient depends on that sum.
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(strict, warn_only=warn_only)

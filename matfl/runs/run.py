@@ -1,0 +1,191 @@
+"""Runs: found again by their config, trained when missing, read as tables."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from matfl.config.run_config import RunConfig
+from matfl.runs.parallel import train_all
+from matfl.runs.store import (
+    METRIC_COLUMNS,
+    RECORD_FILES,
+    RunError,
+    is_finished,
+    read_config,
+    read_diagnostics,
+    read_metrics,
+    read_provenance,
+    read_rounds,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Run", "export", "list_runs", "load_or_run", "metrics_table", "runs_folder"]
+
+Folder = str | Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored run: a folder of the run store, or a committed record without weights. Files are read when asked for."""
+
+    path: Path
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """What decided its numbers."""
+        return read_config(self.path)
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, device, seed, git commit; later sessions of a resumed run under 'resumed'."""
+        return read_provenance(self.path)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """Columns round, domain, task, client (-1: the task's model), kind ('global' or 'local'), metric, value."""
+        import pandas as pd
+
+        return pd.DataFrame(read_metrics(self.path), columns=list(METRIC_COLUMNS))
+
+    @cached_property
+    def rounds(self) -> list[dict[str, Any]]:
+        """One dict a round: losses and bytes per client, seconds per phase, who was left out."""
+        return read_rounds(self.path)
+
+    @cached_property
+    def diagnostics(self) -> dict[str, np.ndarray]:
+        """Arrays with the trained rounds R as first axis: participants (R, N), weights (R, N, N), similarity, votes
+        (R, L, N, N), friends (R, N, N), cos_start (R, N); and client_pairs (N,), layers (L,)."""
+        return read_diagnostics(self.path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its rounds are stored."""
+        return is_finished(self.path, self.config)
+
+
+def runs_folder(runs_dir: Folder | None = None) -> Path:
+    """The run store: `runs_dir`, else $MATFL_RUNS, else ./runs."""
+    return Path(runs_dir or os.environ.get("MATFL_RUNS") or "runs")
+
+
+def list_runs(folder: Folder | None = None) -> list[Run]:
+    """Every run and record in `folder` (default: the run store), by name. Folders that are no runs are passed over."""
+    base = runs_folder(folder)
+    return [Run(path.parent) for path in sorted(base.glob("*/config.json"))]
+
+
+def metrics_table(runs: Iterable[Run]) -> pd.DataFrame:
+    """All runs' metrics as one tidy table: the config fields that differ between them, the run's name, the metrics."""
+    import pandas as pd
+
+    listed = list(runs)
+    settings = [asdict(run.config) for run in listed]
+    differing = [name for name in (settings[0] if settings else ()) if len({str(s[name]) for s in settings}) > 1]
+    tables = []
+    for run, setting in zip(listed, settings, strict=True):
+        table = run.metrics.copy()
+        for position, name in enumerate(differing):
+            table.insert(position, name, str(setting[name]) if isinstance(setting[name], tuple) else setting[name])
+        table.insert(len(differing), "run", run.config.name)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run", *METRIC_COLUMNS])
+
+
+def export(run: Run, folder: Folder) -> Path:
+    """Copy the run's small record (no weights) to `folder/<name>` and return that path."""
+    if not run.finished:
+        raise RunError(f"{run.path} is not finished: `matfl resume {run.path}` first")
+    target = Path(folder) / run.config.name
+    target.mkdir(parents=True, exist_ok=True)
+    for name in RECORD_FILES:
+        temporary = target / (name + ".tmp")
+        shutil.copyfile(run.path / name, temporary)
+        temporary.replace(target / name)
+    return target
+
+
+def load_or_run(
+    configs: Iterable[RunConfig],
+    *,
+    runs_dir: Folder | None = None,
+    records: Folder | Sequence[Folder] | None = None,
+    jobs: int | None = None,
+    backend: Literal["loky", "ray"] = "loky",
+    device: str | None = None,
+    data_dir: Folder | None = None,
+    cache_dir: Folder | None = None,
+    fresh: bool = False,
+    progress: bool = True,
+) -> list[Run]:
+    """The finished runs of `configs`, in that order; those not found are trained first, the unfinished resumed.
+
+    Args:
+        runs_dir: the run store; see `runs_folder`.
+        records: read-only folders of committed records, looked up by config after the run store.
+        jobs: runs at a time, each in a process of its own with one thread. Default: one per core (with 'ray' of the
+            cluster), or 1 on a GPU.
+        backend: 'loky' spreads over this machine, 'ray' over the cluster of a running Ray (runs_dir must be shared).
+        device: 'cpu', 'cuda', ...; default: a GPU if there is one.
+        fresh: train everything again, whatever is stored.
+        progress: report on stderr: one bar over all rounds, or one line per finished run when that is no terminal.
+
+    Raises:
+        RunError: some runs failed. All the others are stored by then, and each failure is named with its config.
+    """
+    wanted = list(dict.fromkeys(configs))
+    base = runs_folder(runs_dir)
+    found = {} if fresh else {config: run for config in wanted if (run := _find(config, base, _folders(records)))}
+    missing = [config for config in wanted if config not in found]
+    if missing:
+        train_all(
+            missing,
+            base,
+            jobs=jobs,
+            backend=backend,
+            device=device,
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+            fresh=fresh,
+            progress=progress,
+        )
+        found |= {config: Run(base / config.name) for config in missing}
+    by_config = {config: found[config] for config in wanted}
+    return [by_config[config] for config in configs] if isinstance(configs, Sequence) else list(by_config.values())
+
+
+def _folders(records: Folder | Sequence[Folder] | None) -> list[Path]:
+    if records is None:
+        return []
+    return [Path(records)] if isinstance(records, str | Path) else [Path(item) for item in records]
+
+
+def _find(config: RunConfig, base: Path, records: Sequence[Path]) -> Run | None:
+    """The finished run of `config`, made of the pictures that this version renders."""
+    from matfl.runs.engine import data_version
+
+    for path in (folder / config.name for folder in (base, *records)):
+        if not (path / "config.json").exists():
+            continue
+        if read_config(path) != config:
+            raise RunError(
+                f"{path} holds another run than its name says: its config.json was changed; remove the "
+                "folder or restore the file"
+            )
+        if not is_finished(path, config):
+            continue
+        if read_provenance(path).get("data") == data_version(config):
+            return Run(path)
+        warnings.warn(f"{path} was trained on the pictures of another version of matfl and is not used", stacklevel=3)
+    return None
