@@ -11,73 +11,20 @@ import signal
 import subprocess
 import sys
 import tarfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import real_layouts as files
+from archive_server import Server, serving
 
 from matfl.data import DataError, check, fetch
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `body` at every path; `cut` closes connections after so many bytes of a reply."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.body = b""
-        self.etag: str | None = '"one"'
-        self.cut: int | None = None
-        self.status = 200
-        self.kind = "application/gzip"
-        self.ranges = True
-        self.requests: list[str | None] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/archive.tgz"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        server = self.server
-        asked = self.headers.get("Range")
-        server.requests.append(asked)
-        start, status = 0, server.status
-        if asked and server.ranges and self.headers.get("If-Range") == server.etag:
-            start, status = int(asked.removeprefix("bytes=").rstrip("-")), 206
-        body = server.body[start:]
-        self.send_response(status)
-        self.send_header("Content-Type", server.kind)
-        self.send_header("Content-Length", str(len(body)))
-        if server.etag:
-            self.send_header("ETag", server.etag)
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
-        self.end_headers()
-        self.wfile.write(body[: server.cut])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    running = Server()
-    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    thread.join()
+    with serving(monkeypatch) as running:
+        yield running
 
 
 def pack(root: Path) -> bytes:
@@ -185,10 +132,11 @@ def test_refusals_of_the_server(server: Server, tmp_path: Path) -> None:
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown data set 'imagenet': choose from pascal, nyud"):
+    with pytest.raises(ValueError, match="unknown data set 'imagenet': choose from pascal, nyud, nyuv2, people"):
         fetch("imagenet", tmp_path)
-    with pytest.raises(ValueError, match="expected http"):
-        fetch("nyud", tmp_path, url="file:///etc/passwd")
+    for url in ("ftp://host/archive.tgz", "http://", "https:///archive.tgz", "archive.tgz"):
+        with pytest.raises(ValueError, match="expected http://HOST"):
+            fetch("nyud", tmp_path, url=url)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot write"):
         fetch("nyud", tmp_path / "file", url="http://127.0.0.1:9/")
@@ -335,3 +283,43 @@ def test_a_killed_extraction_looks_like_none(archive: bytes, tmp_path: Path) -> 
     assert not [name for name in names(tmp_path) if "extract" in name]
     assert check(tmp_path).ok
     assert os.listdir(tmp_path / "NYUD_MT")
+
+
+@pytest.mark.parametrize("note", ["[]", '{"total": "many"}', '{"url": 1, "total": 5, "validator": 7}', "[" * 5000])
+def test_a_damaged_note_means_to_begin_again(server: Server, archive: bytes, tmp_path: Path, note: str) -> None:
+    server.body = archive
+    (tmp_path / "NYUD_MT.tgz.part").write_bytes(b"x" * 1000)
+    (tmp_path / "NYUD_MT.tgz.part.json").write_text(note)
+    assert get(server, tmp_path).sha256 == hashlib.sha256(archive).hexdigest()
+
+
+def test_answers_that_make_no_sense(server: Server, archive: bytes, tmp_path: Path) -> None:
+    server.body, server.status = archive, 206
+    with pytest.raises(DataError, match=r"a part of the file \(206\) unasked: download .* with a browser"):
+        get(server, tmp_path)
+    server.status = 200
+    for length in ("-5", "many", "1e3", "\x1b[31m"):
+        server.length = length
+        with pytest.raises(DataError, match=r"Content-Length '[^\x1b]*', no number: download .* with a browser"):
+            get(server, tmp_path)
+    server.length = str(len(archive) + 1)
+    with pytest.raises(DataError, match="the download failed"):
+        get(server, tmp_path)
+    assert "NYUD_MT" not in names(tmp_path)
+
+
+def test_redirects_lead_to_no_other_kind_of_server(server: Server, archive: bytes, tmp_path: Path) -> None:
+    server.body, server.redirect = archive, "/elsewhere"
+    assert get(server, tmp_path / "a").bytes == len(archive)
+    for to in ("ftp://host/x", "file:///etc/passwd"):
+        server.redirect = to
+        with pytest.raises(DataError, match=rf"redirects to '{to}': not followed|url '{to}' is not allowed"):
+            get(server, tmp_path / "b")
+    assert names(tmp_path / "b") == []
+
+
+def test_a_server_s_words_reach_no_terminal_as_commands(server: Server, tmp_path: Path) -> None:
+    server.status, server.reason = 404, "gone \x1b]0;title\x07"
+    with pytest.raises(DataError, match=r"answers 404 gone \?\]0;title\?: ") as caught:
+        get(server, tmp_path)
+    assert "\x1b" not in str(caught.value)

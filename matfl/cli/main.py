@@ -161,9 +161,9 @@ def _add_data(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     check = _command(actions, "check", _data_check, "read every image and label of the real data sets in a folder")
     check.add_argument("folder", metavar="DIR", help="a data set, or the folder that holds them")
     fetch = _command(actions, "fetch", _data_fetch, "download and extract a real data set; a cut-off download goes on")
-    fetch.add_argument("name", choices=("pascal", "nyud"), help="which one")
+    fetch.add_argument("name", choices=("pascal", "nyud", "nyuv2", "people"), help="which one")
     fetch.add_argument("folder", metavar="DIR", help="where it goes; use the same for --data-dir")
-    fetch.add_argument("--url", help="a mirror (default: the published address)")
+    fetch.add_argument("--url", help="a mirror, or file:///... (default: the published address)")
     fetch.add_argument("--sha256", help="refuse an archive with another checksum")
 
 
@@ -369,12 +369,24 @@ def _data_fetch(arguments: argparse.Namespace) -> None:
     from matfl import data
 
     fetched = data.fetch(
-        arguments.name, arguments.folder, url=arguments.url, sha256=arguments.sha256, progress=sys.stderr.isatty()
+        arguments.name,
+        arguments.folder,
+        url=arguments.url,
+        sha256=arguments.sha256,
+        progress=sys.stderr.isatty(),
+        say=_say,
     )
     print(
         f"{Path(arguments.folder) / fetched.folder}: from {fetched.archive} ({fetched.bytes} bytes, "
         f"sha256 {fetched.sha256})"
     )
+    for title, text in (
+        ("verified", fetched.verified),
+        ("licence", fetched.licence),
+        ("please cite", fetched.citation),
+    ):
+        if text:
+            print(f"{title}: {text}")
 
 
 def _reproduce(arguments: argparse.Namespace) -> int | None:

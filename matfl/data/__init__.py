@@ -5,7 +5,9 @@ rendered.py   the embedded benchmark's splits; real.py: those of data sets on di
 layouts.py    where the real data sets keep what; decode.py: what it means
 cache.py      folders of arrays that are whole or absent
 partition.py  who trains what on which images
-write.py      the embedded benchmark in the real layouts; check.py: validation; fetch.py: download
+write.py      the embedded benchmark in the real layouts; check.py: validation
+fetch.py      the published archives; download.py: a file from a server; extract.py: a folder from an archive
+photos/       photographs from public repositories, verified by git tree ids
 """
 
 from matfl.data.cache import DataError
