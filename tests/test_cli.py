@@ -317,9 +317,15 @@ def test_bad_predictions(matfl, run, tmp_path):
     (tmp_path / "sub").mkdir()
     for folder in (tmp_path, tmp_path / "sub"):
         Image.new("RGB", (8, 8)).save(folder / "x.png")
+    Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("L", (20000, 10000)).save(tmp_path / "bomb.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "figure.jpg", format="EPS")
     for arguments, message in (
-        (["text.png"], "not a readable image"),
-        (["missing.png"], "missing.png: no such image"),
+        (["text.png"], "text.png cannot be read as an image"),
+        (["missing.png"], "missing.png is missing: check the path"),
+        (["deep.png"], "deep.png is of mode I;16: expected 8 bits a channel; convert it to an 8-bit JPEG or PNG file"),
+        (["bomb.png"], "bomb.png has too many pixels"),
+        (["figure.jpg"], "figure.jpg is a PostScript file: expected JPEG or PNG, whatever its name says"),
         (["x.png", "--task", "outdoor/sal"], "task 'outdoor/sal': this run has outdoor/semseg, indoor/depth"),
         (["x.png", "sub/x.png"], "two images are called 'x'"),
     ):

@@ -18,7 +18,7 @@ import real_layouts as files
 
 from matfl import scenes
 from matfl.config.run_config import RunConfig, smoke
-from matfl.data import DataError, Split, load_split
+from matfl.data import DataError, Split, checksums, load_split
 from matfl.data import cache as caching
 
 CONFIG = RunConfig(size=32)
@@ -118,8 +118,18 @@ def test_the_second_load_decodes_nothing(data: Path, tmp_path: Path, monkeypatch
     assert isinstance(first.images, np.memmap)
 
 
-@pytest.mark.parametrize("damage", ["truncated array", "missing array", "broken marker", "no marker", "old format"])
-def test_a_damaged_cache_is_made_anew(data: Path, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        ("truncated array", r"edge\.npy is damaged \(1000 bytes instead of"),
+        ("missing array", r"is not whole .*native-sal\.npy"),
+        ("broken marker", r"meta\.json is damaged"),
+        ("no marker", r"is not whole .*meta\.json"),
+        ("deep marker", r"meta\.json is damaged"),
+        ("old format", r"meta\.json is of format 1, not"),
+    ],
+)
+def test_a_damaged_cache_is_made_anew(data: Path, tmp_path: Path, damage: str, said: str) -> None:
     first = load(data, tmp_path / "other")
     load(data, tmp_path / "cache")
     folder = tmp_path / "cache" / folders(tmp_path / "cache")[0]
@@ -129,12 +139,70 @@ def test_a_damaged_cache_is_made_anew(data: Path, tmp_path: Path, damage: str) -
         (folder / "native-sal.npy").unlink()
     elif damage == "broken marker":
         os.truncate(folder / "meta.json", 20)
+    elif damage == "deep marker":
+        (folder / "meta.json").write_text("[" * 10**5)
     elif damage == "no marker":
         (folder / "meta.json").unlink()
     else:
         meta = json.loads((folder / "meta.json").read_text())
-        (folder / "meta.json").write_text(json.dumps({**meta, "format": 0}))
-    same(load(data, tmp_path / "cache"), first)
+        (folder / "meta.json").write_text(json.dumps({**meta, "format": 1}))
+    with pytest.warns(UserWarning, match=rf"{said}.*: the cached folder is made anew"):
+        same(load(data, tmp_path / "cache"), first)
+
+
+def test_a_flipped_bit_is_found_in_every_file(data: Path, tmp_path: Path) -> None:
+    first = load(data, tmp_path / "other")
+    load(data, tmp_path / "cache")
+    folder = tmp_path / "cache" / folders(tmp_path / "cache")[0]
+    names = sorted(path.name for path in folder.glob("*.npy"))
+    assert {"images.npy", "sizes.npy", "people.npy", "edge.npy", "native-sal.npy"} <= set(names)
+    rng = np.random.default_rng(0)
+    for name in names:
+        size, when = (folder / name).stat().st_size, (folder / name).stat().st_mtime_ns
+        with open(folder / name, "rb+") as file:
+            place = int(rng.integers(size))
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 1 << int(rng.integers(8))]))
+        assert (folder / name).stat().st_mtime_ns > when  # a disk would not be so kind to a process that has looked
+        with pytest.warns(UserWarning, match=rf"{name} is damaged \(the checksum of bytes 0 to {size - 1} differs\)"):
+            same(load(data, tmp_path / "cache"), first)
+
+
+def test_a_process_compares_a_file_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load(data, tmp_path)
+    load(data, tmp_path)
+    monkeypatch.setattr(checksums, "_checksum", None)
+    load(data, tmp_path)
+
+
+def test_of_a_large_file_other_blocks_are_compared_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checksums, "BLOCK", 10)
+    monkeypatch.setattr(checksums, "WHOLE", 500)
+    monkeypatch.setattr(checksums, "SAMPLES", 20)
+    path = tmp_path / "large"
+    content = bytes(range(256)) * 4
+    path.write_bytes(content)
+    recorded = checksums.summary(path)
+    assert len(recorded["crc32"]) == 103
+    looked: list[int] = []
+    checksum = checksums._checksum
+    monkeypatch.setattr(checksums, "_checksum", lambda file, block: looked.append(block) or checksum(file, block))
+
+    def damage() -> str | None:
+        checksums._compare.cache_clear()
+        return checksums.damage(path, recorded)
+
+    assert all(damage() is None for _ in range(20))
+    assert looked.count(0) == looked.count(102) == 20
+    assert 20 * 20 <= len(looked) <= 20 * 22
+    assert len(set(looked)) > 90  # 1 - (1 - 20 / 103) ** 20 is .987 of all
+    for place in (3, 1023):  # the header and the end are always among them
+        path.write_bytes(content[:place] + b"?" + content[place + 1 :])
+        assert "differs" in (damage() or "")
+    path.write_bytes(content[:515] + b"?" + content[516:])
+    assert 0 < sum(damage() == "the checksum of bytes 510 to 519 differs" for _ in range(60)) < 60
 
 
 def test_what_decides_the_arrays_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 import real_layouts as files
 import torch
 from PIL import Image
+from scipy.sparse import csc_array
 from skimage.morphology import thin
 
 from matfl.config.run_config import RunConfig
@@ -214,6 +218,42 @@ def remove(path: Path) -> None:
     path.unlink()
 
 
+def remove_and(make):  # type: ignore[no-untyped-def]
+    def damage(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+def encoded(kind: str):  # type: ignore[no-untyped-def]
+    def damage(path: Path) -> None:
+        picture = Image.fromarray(np.asarray(Image.open(path)))
+        picture.save(path, format=kind)
+
+    return damage
+
+
+def bomb() -> bytes:
+    """A PNG file of some bytes that says of itself to be 60000 pixels wide and high."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]
+    body = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(body)
+
+
+def flip_in_pixels(path: Path) -> None:
+    """One bit of the last checksum of a PNG file's pixels, which Pillow's decoder does not look at."""
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"IEND") - 5] ^= 1
+    path.write_bytes(data)
+
+
+def npy_header(shape: object) -> bytes:
+    """A .npy file without numbers."""
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text
+
+
 def replaced(values: object):  # type: ignore[no-untyped-def]
     return lambda path: files.save(path, values)
 
@@ -232,10 +272,18 @@ BAD = [
     ("PASCAL_MT/JPEGImages/2008_000000.jpg", cut_end, "cannot be read as an image .*truncated"),
     ("PASCAL_MT/JPEGImages/2008_000000.jpg", lambda p: p.write_bytes(b""), "cannot be read as an image"),
     ("PASCAL_MT/semseg/VOC12/2008_000000.png", remove, r"is missing \(nor semseg/pascal-context/2008_000000.png\)"),
-    ("PASCAL_MT/semseg/VOC12/2008_000000.png", cut_end, "cannot be read as an image .*its end is missing"),
+    ("PASCAL_MT/semseg/VOC12/2008_000000.png", cut_end, "cannot be read as an image .*truncated"),
     ("PASCAL_MT/semseg/VOC12/2008_000000.png", replaced(21 * MASK), "class 21 is out of range: expected 0 to 20 or"),
     ("PASCAL_MT/semseg/VOC12/2008_000000.png", replaced(SMALL), "is 5x4 but its image is 40x56: expected"),
     ("PASCAL_MT/semseg/VOC12/2008_000000.png", replaced(np.dstack(3 * [MASK])), "mode RGB: expected one 8-bit channel"),
+    ("PASCAL_MT/ImageSets/Context/train.txt", remove_and(os.mkfifo), "is a pipe, socket or device: expected a file"),
+    ("PASCAL_MT/JPEGImages/2008_000000.jpg", remove_and(os.mkfifo), "is a pipe, socket or device: expected a file"),
+    ("PASCAL_MT/JPEGImages/2008_000000.jpg", encoded("GIF"), "is a GIF file: expected JPEG or PNG, whatever its name"),
+    ("PASCAL_MT/JPEGImages/2008_000000.jpg", encoded("EPS"), "is a PostScript file: expected JPEG or PNG"),
+    ("PASCAL_MT/JPEGImages/2008_000000.jpg", lambda p: p.write_bytes(bomb()), "has too many pixels"),
+    ("PASCAL_MT/semseg/VOC12/2008_000000.png", encoded("JPEG"), "is a JPEG file: expected PNG, whatever its name says"),
+    ("PASCAL_MT/semseg/VOC12/2008_000000.png", flip_in_pixels, "cannot be read as an image"),
+    ("PASCAL_MT/sal_distill/2008_000000.png", replaced(MASK), "sal strength 1 to 1 is out of range: expected 0 to 255"),
     ("PASCAL_MT/sal_distill/2008_000000.png", replaced(SMALL), "is 5x4 but its image is 40x56"),
     ("PASCAL_MT/sal_distill/2008_000000.png", truncate, "cannot be read as an image"),
     ("PASCAL_MT/normals_distill/2008_000000.png", replaced(MASK), "mode L: expected RGB"),
@@ -246,7 +294,10 @@ BAD = [
     ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", replaced({"LabelMap": SMALL}), "is 5x4 but its image is"),
     ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", replaced({"LabelMap": -1.0 * MASK}), "-1 to -1 is out of"),
     ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", replaced({"LabelMap": "text"}), "expected one class number"),
+    ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", replaced({"LabelMap": csc_array(MASK)}), "a sparse matrix"),
+    ("PASCAL_MT/pascal-context/trainval/2008_000000.mat", replaced({"LabelMap": np.nan * MASK}), "out of range"),
     ("PASCAL_MT/human_parts/2008_000000.mat", remove, "is missing"),
+    ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"anno": files.anno([(np.inf, MASK, [])])}), "is not nested"),
     ("PASCAL_MT/human_parts/2008_000000.mat", truncate, "cannot be read as a MATLAB 5 file"),
     ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"parts": MASK}), "has no variable anno"),
     ("PASCAL_MT/human_parts/2008_000000.mat", replaced({"anno": MASK}), "anno is not nested"),
@@ -265,12 +316,27 @@ BAD = [
     ("NYUD_MT/segmentation/0001.png", replaced(41 * MASK), "class 41 is out of range: expected 0 to 40;"),
     ("NYUD_MT/segmentation/0001.png", replaced(255 * MASK), "class 255 is out of range: expected 0 to 40;"),
     ("NYUD_MT/depth/0001.npy", truncate, "cannot be read as a NumPy array"),
-    ("NYUD_MT/depth/0001.npy", replaced(-1.0 * MASK), "depth -1 to -1 is out of range: expected metres"),
+    (
+        "NYUD_MT/depth/0001.npy",
+        replaced(-1.0 * MASK),
+        "depth -1 to -1 is out of range: expected metres from 0.01 to 100",
+    ),
     ("NYUD_MT/depth/0001.npy", replaced(np.nan * MASK), "depth nan to nan is out of range"),
     ("NYUD_MT/depth/0001.npy", replaced(np.inf * MASK), "out of range"),
     ("NYUD_MT/depth/0001.npy", replaced(np.ones(3)), r"is of shape \(3,\): expected 2 axes"),
     ("NYUD_MT/depth/0001.npy", replaced(SMALL), "is 5x4 but its image is 40x56"),
     ("NYUD_MT/depth/0001.npy", lambda p: np.save(p, np.array([{}]), allow_pickle=True), "cannot be read as a NumPy"),
+    ("NYUD_MT/depth/0001.npy", replaced((3000 * np.ones(SIZES[0])).astype(np.uint16)), "3000 .*millimetres .* by 1000"),
+    ("NYUD_MT/depth/0001.npy", replaced(120.0 * MASK), "depth 120 to 120 is out of range: expected metres from 0.01"),
+    ("NYUD_MT/depth/0001.npy", replaced(1e-5 * MASK), "depth 1e-05 to 1e-05 is out of range"),
+    ("NYUD_MT/depth/0001.npy", replaced(0.0 * MASK), "depth is 0 everywhere: expected a depth at some pixel"),
+    ("NYUD_MT/depth/0001.npy", remove_and(os.mkfifo), "is a pipe, socket or device: expected a file"),
+    ("NYUD_MT/depth/0001.npy", remove_and(os.mkdir), "is a folder: expected a file"),
+    ("NYUD_MT/depth/0001.npy", lambda p: p.write_bytes(b"PK\3\4" + bytes(60)), "cannot be read as a NumPy array"),
+    ("NYUD_MT/depth/0001.npy", lambda p: p.write_bytes(p.read_bytes()[:40]), "cannot be read as a NumPy array"),
+    ("NYUD_MT/depth/0001.npy", lambda p: p.write_bytes(p.read_bytes() + b"x"), "1 bytes more than its header says"),
+    ("NYUD_MT/depth/0001.npy", lambda p: p.write_bytes(npy_header("(" * 3000 + ")" * 3000)), "cannot be read as a Num"),
+    ("NYUD_MT/depth/0001.npy", lambda p: p.write_bytes(npy_header((10**9, 10**9))), "cannot be read as a NumPy array"),
     ("NYUD_MT/edge/0001.npy", replaced(2.0 * MASK), "edge strength 2 to 2 is out of range: expected 0 to 1"),
     ("NYUD_MT/normals/0001.npy", replaced(np.dstack(3 * [3.0 * MASK])), "component 3 to 3 is out of range"),
     ("NYUD_MT/normals/0001.npy", replaced(np.dstack(2 * [1.0 * MASK])), r"expected \(height, width, 3\)"),
@@ -309,6 +375,26 @@ def test_check_counts(original: Path, data: Path) -> None:
     assert re.search(r"val\.txt lists 2009_000001 .*expected no image in both splits", report.problems[0])
     assert re.search(r"sal_distill/2008_000001\.png cannot be read", report.problems[1])
     assert "is no folder" in check(data / "nothing").problems[0]
+
+
+def test_an_image_in_both_splits_is_refused(data: Path, tmp_path: Path) -> None:
+    path = data / "PASCAL_MT/ImageSets/Context/val.txt"
+    path.write_text(path.read_text() + "2008_000001\n")
+    for split in ("train", "val"):
+        with pytest.raises(
+            DataError, match=r"val\.txt lists 2008_000001 \(1 ids in all\), as train\.txt does: expected"
+        ):
+            load(data, tmp_path, "pascal", split)
+
+
+def test_check_goes_on_after_files_that_fail_in_any_way(data: Path) -> None:
+    for i, name in enumerate(("0001", "0002", "0003")):
+        (data / f"NYUD_MT/depth/{name}.npy").write_bytes((b"PK\3\4" + bytes(60), b"\x93NUMPY\1\0\x10", b"")[i])
+    (data / "PASCAL_MT/JPEGImages/2008_000000.jpg").write_bytes(bomb())
+    report = check(data)
+    for name in ("depth/0001.npy", "depth/0002.npy", "depth/0003.npy", "JPEGImages/2008_000000.jpg"):
+        assert any(name in problem for problem in report.problems), name
+    assert report.counts["NYUD_MT/train/edge"] == 3
 
 
 def test_check_names_a_split_without_persons(tmp_path: Path) -> None:

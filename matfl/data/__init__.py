@@ -3,7 +3,8 @@
 split.py      `Split`, `load_split`
 rendered.py   the embedded benchmark's splits; real.py: those of data sets on disk
 layouts.py    where the real data sets keep what; decode.py: what it means
-cache.py      folders of arrays that are whole or absent
+pictures.py   opening picture files
+cache.py      folders of arrays that are whole or absent; checksums.py: and still what was written
 partition.py  who trains what on which images
 write.py      the embedded benchmark in the real layouts; check.py: validation
 fetch.py      the published archives; download.py: a file from a server; extract.py: a folder from an archive

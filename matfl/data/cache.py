@@ -2,7 +2,8 @@
 
 A folder is filled under a temporary name and renamed when everything in it has reached the disk, under a lock that ends
 with its holder. So a kill leaves either the whole folder or a temporary one that the next process removes, and of two
-processes one fills the folder while the other waits for it.
+processes one fills the folder while the other waits for it. A folder that no longer is what was written
+(`matfl.data.checksums`) is made anew, with a warning that names the file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from matfl.data import checksums
 from matfl.tasks.task import TASKS
 
 __all__ = [
@@ -44,7 +47,8 @@ Specs = dict[str, tuple[tuple[int, ...], Any]]
 T = TypeVar("T")
 
 META = "meta.json"
-FORMAT = 1
+FORMAT = 2
+"""Folders of another format are made anew; those of format 1 had no checksums."""
 
 
 class DataError(ValueError):
@@ -72,15 +76,19 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 def build_once(folder: Path, fill: Callable[[Path], Mapping[str, Any]]) -> None:
     """Make `folder` unless it is there and whole. `fill(temporary)` writes arrays and returns what meta.json also says.
 
-    Raises DataError when the cache cannot be written; whatever `fill` raises ends the attempt without a trace.
+    Warns when the folder is there but damaged. Raises DataError when the cache cannot be written; whatever `fill`
+    raises ends the attempt without a trace.
     """
-    if _whole(folder):
+    if not _fault(folder):
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.with_name(folder.name + ".lock")):
-            if _whole(folder):
+            fault = _fault(folder)
+            if not fault:
                 return
+            if folder.exists():
+                warnings.warn(f"{fault}: the cached folder is made anew", stacklevel=4)
             for stale in (folder, *folder.parent.glob(f"{folder.name}.tmp-*")):
                 shutil.rmtree(stale, ignore_errors=True)
             temporary = folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex}")
@@ -88,7 +96,7 @@ def build_once(folder: Path, fill: Callable[[Path], Mapping[str, Any]]) -> None:
             try:
                 meta = {**fill(temporary), "format": FORMAT}
                 files = sorted(temporary.iterdir())
-                meta["files"] = {file.name: file.stat().st_size for file in files}
+                meta["files"] = {file.name: checksums.summary(file) for file in files}
                 (temporary / META).write_text(json.dumps(meta), encoding="utf-8")
                 for path in (*files, temporary / META, temporary):
                     _flush(path)
@@ -111,15 +119,20 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _whole(folder: Path) -> bool:
-    """Whether meta.json, which is written last, and every file that it lists at its size are there."""
+def _fault(folder: Path) -> str | None:
+    """Why the folder cannot be used; None if meta.json, which is written last, and all that it lists are as written."""
     try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        return meta["format"] == FORMAT and all(
-            (folder / name).stat().st_size == size for name, size in meta["files"].items()
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+        meta = read_meta(folder)
+        if meta["format"] != FORMAT:
+            return f"{folder / META} is of format {meta['format']}, not {FORMAT}"
+        for name, recorded in meta["files"].items():
+            if damage := checksums.damage(folder / name, recorded):
+                return f"{folder / name} is damaged ({damage})"
+    except OSError as error:
+        return f"{folder} is not whole ({error})"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return f"{folder / META} is damaged ({type(error).__name__}: {error})"
+    return None
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

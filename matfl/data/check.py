@@ -54,15 +54,11 @@ def _check_layout(layout: Layout, counts: dict[str, int], progress: bool) -> lis
     splits: dict[str, tuple[str, ...]] = {}
     for split_name in ("train", "val"):
         try:
-            splits[split_name] = layout.ids(split_name)
+            splits[split_name] = layout.listed(split_name)
         except DataError as error:
             problems.append(str(error))
-    both = sorted(set(splits.get("train", ())) & set(splits.get("val", ())))
-    if both:
-        problems.append(
-            f"{layout.split_file('val')} lists {both[0]} ({len(both)} ids in all), as train.txt does: "
-            "expected no image in both splits; remove it from one"
-        )
+    if problem := layout.shared(splits.get("train", ()), splits.get("val", ())):
+        problems.append(problem)
     listed = {name for names in splits.values() for name in names}
     splits["unlisted"] = tuple(sorted(_image_names(layout) - listed))
     for split_name, names in splits.items():

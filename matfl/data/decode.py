@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from matfl.data.cache import DataError
 from matfl.data.layouts import Layout
+from matfl.data.pictures import open_picture, picture_size, rgb
 
 __all__ = ["DECODING_VERSION", "PARTS", "PERSON", "VALID_NORMALS", "Sample", "laplacian_edges"]
 
@@ -218,8 +218,10 @@ VALID_NORMALS = frozenset(
 )
 """Classes of `LabelMap` on which PASCAL's distilled normals are kept."""
 
+DEPTHS = (0.01, 100.0)
+"""Metres between which a depth is believed; indoor sensors see 0.4 to 10."""
+
 _RESTORE = "restore it from the archive"
-_PNG_END = b"IEND\xaeB`\x82"
 
 
 class Sample:
@@ -232,20 +234,12 @@ class Sample:
     @cached_property
     def size(self) -> tuple[int, int]:
         """(height, width) by the image file's header."""
-        path = self.layout.file("image", self.name)
-        try:
-            with Image.open(path) as image:
-                return image.height, image.width
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise _unreadable(path, "an image", error) from None
+        return picture_size(self.layout.file("image", self.name), remedy=_RESTORE)
 
     def image(self) -> np.ndarray:
         """uint8 (h, w, 3), RGB."""
         path = self.layout.file("image", self.name)
-        image = _open_image(path)
-        if image.mode not in ("RGB", "L", "P", "RGBA", "1"):
-            raise DataError(f"{path} is of mode {image.mode}: expected 8 bits a channel; {_RESTORE}")
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(rgb(open_picture(path, remedy=_RESTORE), path, _RESTORE))
 
     def label(self, task: str) -> np.ndarray:
         """The decoded label: uint8 (h, w), float32 (h, w), or float32 (3, h, w) of unit or zero vectors."""
@@ -281,7 +275,7 @@ class Sample:
     def _png(self, kind: str) -> tuple[Path, np.ndarray]:
         """Values of a single-channel picture, palette indices as they are."""
         path = self.layout.file(kind, self.name)
-        image = _open_image(path)
+        image = open_picture(path, formats=("PNG",), remedy=_RESTORE)
         if image.mode not in ("L", "P", "1"):
             raise DataError(f"{path} is of mode {image.mode}: expected one 8-bit channel or palette; {_RESTORE}")
         values = np.asarray(image.convert("L") if image.mode == "1" else image)
@@ -305,23 +299,34 @@ class Sample:
         self._classes(path, values, 40)
         return values - np.uint8(1)  # 0, without a label, wraps to 255
 
-    def _pascal_sal(self) -> np.ndarray:
-        _, values = self._png("sal")
+    def _strength(self, kind: str) -> np.ndarray:
+        """0 or 1 by a picture of strengths from 0 to 255."""
+        path, values = self._png(kind)
+        _in_range(path, f"{kind} strength", values, values.max() != 1, "0 to 255, so that half is 127")
         return (values > 127).astype(np.uint8)
+
+    def _pascal_sal(self) -> np.ndarray:
+        return self._strength("sal")
 
     def _pascal_edge(self) -> np.ndarray:
         return laplacian_edges(self.label_map).astype(np.uint8)
 
     def _nyud_edge(self) -> np.ndarray:
         if self.layout.file("edge", self.name).suffix == ".png":
-            return (self._png("edge")[1] > 127).astype(np.uint8)
+            return self._strength("edge")
         path, values = self._npy("edge", 2)
         _in_range(path, "edge strength", values, bool(((values >= 0) & (values <= 1)).all()), "0 to 1")
         return (values >= 0.5).astype(np.uint8)
 
     def _nyud_depth(self) -> np.ndarray:
         path, values = self._npy("depth", 2)
-        _in_range(path, "depth", values, bool(((values >= 0) & (values < 6e4)).all()), "metres from 0 (none) on")
+        nearest, farthest = DEPTHS
+        known = values != 0
+        fine = bool(((values[known] >= nearest) & (values[known] <= farthest)).all())
+        expected = f"metres from {nearest} to {farthest:g}, or 0 for none (millimetres are to be divided by 1000)"
+        _in_range(path, "depth", values, fine, expected)
+        if not known.any():
+            raise DataError(f"{path}: depth is 0 everywhere: expected a depth at some pixel at least; {_RESTORE}")
         return values
 
     def _nyud_normals(self) -> np.ndarray:
@@ -342,7 +347,7 @@ class Sample:
 
     def _normals_png(self) -> np.ndarray:
         path = self.layout.file("normals", self.name)
-        image = _open_image(path)
+        image = open_picture(path, formats=("PNG",), remedy=_RESTORE)
         if image.mode != "RGB":
             raise DataError(f"{path} is of mode {image.mode}: expected RGB, x, y and z as 255 (v + 1) / 2; {_RESTORE}")
         values = np.asarray(image, dtype=np.float32)
@@ -351,12 +356,7 @@ class Sample:
 
     def _npy(self, kind: str, dimensions: int) -> tuple[Path, np.ndarray]:
         path = self.layout.file(kind, self.name)
-        try:
-            values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise _unreadable(path, "a NumPy array of numbers", error) from None
-        if not isinstance(values, np.ndarray) or values.dtype.kind not in "uifb":
-            raise DataError(f"{path}: expected a NumPy array of numbers; {_RESTORE}")
+        values = _array(path)
         if values.ndim == 3 and dimensions == 2 and values.shape[2] == 1:
             values = values[..., 0]
         if values.ndim != dimensions:
@@ -375,7 +375,7 @@ class Sample:
                 label[mask != 0] = PARTS[name]
         except DataError:
             raise
-        except (IndexError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # whatever a tree of another shape leads to: IndexError, OverflowError, ...
             raise DataError(
                 f"{path}: anno is not nested as PASCAL-Part's annotations are ({error}); {_RESTORE}"
             ) from None
@@ -407,19 +407,21 @@ def _unit(vectors_HW3: np.ndarray) -> np.ndarray:
     return np.where(length > 0.01, vectors / np.maximum(length, np.float32(0.01)), np.float32(0))
 
 
-def _open_image(path: Path) -> Image.Image:
-    """A picture with its pixels read; PNG's last chunk is looked for, which the decoder does not miss."""
+def _array(path: Path) -> np.ndarray:
+    """The numbers of a .npy file that holds one array and nothing else, as a memory map: a huge shape costs nothing."""
     try:
-        with Image.open(path) as image:
-            image.load()
-        if image.format == "PNG":
-            with open(path, "rb") as file:
-                file.seek(max(0, path.stat().st_size - 1024))
-                if _PNG_END not in file.read():
-                    raise ValueError("its end is missing")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, "an image", error) from None
-    return image
+        with open(path, "rb") as file:
+            if not file.read(8).startswith(np.lib.format.MAGIC_PREFIX):
+                raise ValueError("it does not begin as one")
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        if values.dtype.kind not in "uifb":
+            raise ValueError(f"it holds {values.dtype}")
+        surplus = path.stat().st_size - values.offset - values.nbytes
+        if surplus:
+            raise ValueError(f"{surplus} bytes more than its header says")
+    except Exception as error:  # damaged headers fail in many ways: SyntaxError, TokenError, MemoryError, ...
+        raise _unreadable(path, "a NumPy array of numbers", error) from None
+    return values
 
 
 def _mat(path: Path, variable: str) -> np.ndarray:
@@ -431,6 +433,8 @@ def _mat(path: Path, variable: str) -> np.ndarray:
         raise _unreadable(path, "a MATLAB 5 file", error) from None
     if variable not in values:
         raise DataError(f"{path} has no variable {variable}; {_RESTORE}")
+    if not isinstance(values[variable], np.ndarray):
+        raise DataError(f"{path}: {variable} is a sparse matrix: expected a full one; {_RESTORE}")
     return values[variable]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matfl.data.cache import DataError
+from matfl.data.pictures import regular
 
 __all__ = ["ARCHIVES", "FILES", "FOLDERS", "LABELS", "Archive", "Layout", "locate", "open_layout"]
 
@@ -82,15 +84,31 @@ class Layout:
         return self.root / _SPLITS[self.kind].format(split_name)
 
     def ids(self, split_name: str) -> tuple[str, ...]:
-        """The ids of a split in the file's order. Raises DataError for a list that is missing, empty or malformed."""
+        """The ids of a split in the file's order.
+
+        Raises DataError for a list that is missing, empty or malformed, or that shares an id with the other split's.
+        """
+        ids, other = self.listed(split_name), "val" if split_name == "train" else "train"
+        if self.split_file(other).exists() and (problem := self.shared(self.listed(other), ids)):
+            raise DataError(problem)
+        return ids
+
+    def shared(self, some: Sequence[str], others: Sequence[str]) -> str | None:
+        """What is wrong when both splits list an image: a model would be measured on what it was trained on."""
+        both = sorted(set(some) & set(others))
+        if not both:
+            return None
+        return (
+            f"{self.split_file('val')} lists {both[0]} ({len(both)} ids in all), as "
+            f"{self.split_file('train').name} does: expected no image in both splits; remove it from one"
+        )
+
+    def listed(self, split_name: str) -> tuple[str, ...]:
+        """As `ids`, whatever the other split lists."""
         path = self.split_file(split_name)
+        remedy = f"it must list the ids of the {split_name} images, one a line; restore it from the archive"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            raise DataError(
-                f"{path} is missing: it must list the ids of the {split_name} images, one a line; restore "
-                "it from the archive"
-            ) from None
+            lines = regular(path, remedy).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{path} cannot be read ({error}): expected a list of ids, one a line; restore it from the archive"
@@ -112,11 +130,11 @@ class Layout:
         return tuple(ids)
 
     def file(self, kind: str, name: str) -> Path:
-        """Where a kind of file (`FILES`) of image `name` lies. Raises DataError when it is missing."""
+        """Where a kind of file (`FILES`) of image `name` lies. Raises DataError when it is missing or no file."""
         candidates = [self.root / template.format(name) for template in FILES[self.kind][kind]]
         for path in candidates:
-            if path.exists():
-                return path
+            if os.path.lexists(path):
+                return regular(path, "restore it from the archive")
         also = "".join(f" (nor {path.relative_to(self.root)})" for path in candidates[1:])
         raise DataError(
             f"{candidates[0]} is missing{also}: a split lists {name}, so its {kind} file is expected; "

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from matfl.data import network_size
 from matfl.data.augment import normalise
+from matfl.data.pictures import open_picture, regular, rgb
 from matfl.models.network import build
 from matfl.runs.engine import pick_device
 from matfl.runs.run import Run
@@ -46,7 +47,8 @@ def predict(
     unit normals float32 (3, h, w); depth in metres float32 (h, w). A pair whose clients keep models of their own is
     predicted by its first client's.
 
-    Raises ValueError for an unknown task or an unreadable image, RunError for a run without weights.
+    Raises ValueError for an unknown task or an image that is no whole 8-bit JPEG or PNG file, RunError for a run
+    without weights.
     """
     where = pick_device(device)
     known = pairs(run.config.tasks)
@@ -70,12 +72,8 @@ def predict(
 
 
 def _load(file: Path) -> Image.Image:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such image")
-    try:
-        return Image.open(file).convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{file}: not a readable image ({error})") from None
+    remedy = "convert it to an 8-bit JPEG or PNG file"
+    return rgb(open_picture(regular(file, "check the path"), remedy=remedy), file, remedy)
 
 
 def _native(output: torch.Tensor, size: tuple[int, int], pair: Pair) -> np.ndarray:
