@@ -15,8 +15,10 @@ from synthetic_runs import fake_run
 
 from matfl.config.run_config import smoke
 from matfl.paper import reproduce as driver
+from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.reproduce import choose, normalise, parameters_of, reproduce, typed_parameters
-from matfl.paper.studies import STUDIES, Claim, Plan
+from matfl.paper.stats import estimate
+from matfl.paper.studies import STUDIES, Plan
 from matfl.paper.studies import session as places
 from matfl.paper.studies.base import setting
 from matfl.paper.studies.session import VOTES, Session, collect, export_record
@@ -120,7 +122,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
     body = """
-from matfl.paper.studies import Claim, Session
+from matfl.paper.claims import Above, Claim, Part
+from matfl.paper.stats import exact
+from matfl.paper.studies import Session
 import matplotlib.pyplot as plt
 import pandas as pd
 from matfl.paper import plots
@@ -128,7 +132,8 @@ session = Session("{study}", preset)
 fig, ax = plots.figure("single", height=1)
 ax.plot([0, number])
 session.save(fig, "line", data=pd.DataFrame({{"x": [number]}}))
-session.report([Claim(text="The number is positive.", held=number > 0, evidence=f"It is {{number}}.")])
+part = Part(statistic="it", value=exact(number), rule=Above(0))
+session.report([Claim(text="The number is positive.", parts=(part,))])
 """
     parameters = 'preset: str = "quick"  # the preset\nnumber: int = 1  # a number'
     write_notebook(notebooks / "90_first.ipynb", parameters, body.format(study="90_first"))
@@ -223,7 +228,7 @@ def test_sessions_write_only_where_asked(tmp_path: Path, monkeypatch: pytest.Mon
 
     session = Session("04_k_sweep", "smoke")
     fig, _ = plots.figure("single", height=1)
-    claim = Claim(text="t", held=None, evidence="e")
+    claim = Claim(text="t", parts=(Part(statistic="s", value=estimate([1.0]), rule=Above(0)),))
     monkeypatch.delenv("MATFL_FIGURES", raising=False)
     monkeypatch.chdir(tmp_path)
     session.save(fig, "k", data=pd.DataFrame({"x": [1]}))
@@ -234,7 +239,7 @@ def test_sessions_write_only_where_asked(tmp_path: Path, monkeypatch: pytest.Mon
     session.report([claim])
     assert (tmp_path / "out" / "04_k_sweep_k.csv").read_text() == "row,x\na,0.333333\n"
     stored = json.loads((tmp_path / "out" / "04_k_sweep.json").read_text())
-    assert stored["claims"] == [{"claim": "t", "verdict": "undecided", "evidence": "e"}]
+    assert stored["claims"] == [claim.row()]
 
 
 def write_run(folder: Path, config: Any, run: Any) -> Path:

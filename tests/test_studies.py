@@ -13,6 +13,8 @@ from scipy import stats
 from synthetic_runs import FakeRun, diagnostics, fake_run, metrics, scores
 
 from matfl.config.run_config import quick, smoke
+from matfl.paper.claims import Above, Claim, Part
+from matfl.paper.stats import estimate
 from matfl.paper.studies import (
     STUDIES,
     Plan,
@@ -27,9 +29,19 @@ from matfl.paper.studies import (
     update_tsne,
 )
 from matfl.paper.studies import diagnostics as measure
-from matfl.paper.studies.base import Claim, base_config, chosen_methods, chosen_numbers, setting, sizes, verdict
+from matfl.paper.studies.base import (
+    base_config,
+    chosen_methods,
+    chosen_numbers,
+    development_seeds,
+    regime,
+    report_seeds,
+    setting,
+    sizes,
+)
 from matfl.paper.studies.session import Report, merged
 from matfl.paper.studies.store import Record, job_name, load_or_compute, read_record
+from matfl.tasks.task import TASKS
 
 BETTER = {"local": -4.0, "single_task": 0.0, "fedavg": -7.0, "fedprox": -8.0, "matfl": -1.0}
 
@@ -173,16 +185,6 @@ def test_missing_baseline_is_an_error() -> None:
         tables.tidy([])
 
 
-def test_interval_is_the_paired_t_test() -> None:
-    generator = np.random.default_rng(0)
-    first, second = generator.normal(size=(2, 5))
-    bound = tables.interval(first - second)
-    reference = stats.ttest_rel(first, second).confidence_interval(0.95)
-    assert (bound["low"], bound["high"]) == pytest.approx((reference.low, reference.high))
-    assert np.isnan(tables.interval([1.0])["low"])
-    assert tables.interval([1.0])["mean"] == 1
-
-
 def test_paired_matches_seeds_and_refuses_mixtures() -> None:
     frame = pd.DataFrame(
         {
@@ -192,11 +194,12 @@ def test_paired_matches_seeds_and_refuses_mixtures() -> None:
             "value": [1.0, 2.0, 5.0, 3.0],
         }
     )
-    row = tables.paired(frame, "value", method="x", against="y").iloc[0]
-    assert row["mean"] == pytest.approx(np.mean([1 - 3, 2 - 5]))
+    found = tables.differences(frame, "value", method="x", against="y")
+    assert found["a"] == estimate([1 - 3, 2 - 5])
+    assert tables.differences(frame, "value", method="x", against="z") == {}
     twice = pd.concat([frame, frame])
     with pytest.raises(ValueError, match="several runs of one seed"):
-        tables.paired(twice, "value", method="x", against="y")
+        tables.differences(twice, "value", method="x", against="y")
 
 
 # --- diagnostics ------------------------------------------------------------------------------------------------------
@@ -218,14 +221,6 @@ def test_weights_and_correctness_by_hand() -> None:
     assert frequency[0, 1] == 0.5
     assert frequency[0, 3] == 0
     assert np.isnan(measure.frequency(friends, three)[0, 3])
-
-
-def test_chance_is_what_random_choices_give() -> None:
-    generator = np.random.default_rng(0)
-    hits = [0 in generator.choice(9, 3, replace=False) for _ in range(4000)]
-    assert measure.chance(4, 10) == pytest.approx(np.mean(hits), abs=0.03)
-    assert measure.chance(18, 18) == 1
-    assert np.isnan(measure.chance(1, 1))
 
 
 def test_random_friends_reach_chance_and_perfect_ones_everything() -> None:
@@ -271,9 +266,11 @@ def test_methods_table_differences_and_claims() -> None:
     differences = methods.compare(runs).set_index(["tasks", "against"])
     assert differences.loc[("outdoor5", "fedavg"), "mean"] == pytest.approx(6.0)
     words = {claim.text: claim.word for claim in methods.claims(runs)}
-    assert words["scenes9: MaT-FL beats plain many-task FL"] == "held"
-    assert words["scenes9: plain many-task FL beats single-task FL"] == "not held"
-    assert words["outdoor5: MaT-FL beats single-task FL"] == "not held"
+    assert words["scenes9: MaT-FL beats plain many-task FL."] == "held"
+    assert words["scenes9: Plain many-task FL beats single-task FL."] == "not held"
+    assert words["outdoor5: MaT-FL beats single-task FL."] == "not held"
+    assert words["outdoor5: FedProx barely differs from plain many-task FL."] == "undecided"  # exactly the margin
+    assert all("on outdoor scenes" in claim.regime for claim in methods.claims(runs))
     one_seed = [run for run in runs if run.config.seed == 0]
     assert {claim.held for claim in methods.claims(one_seed)} == {None}
 
@@ -299,8 +296,13 @@ def test_clients_per_task_claims_name_every_scale() -> None:
     table = clients_per_task.table(runs)
     assert table.index.get_level_values(0).unique().tolist() == [1, 2, 4]
     words = [claim.word for claim in clients_per_task.claims(runs)]
-    assert words == ["held", "held", "undecided"]
+    assert words == ["held", "held", "held", "undecided"]
     assert len(clients_per_task.scores(runs)) == len(runs)
+    worse = [
+        fake_run(run.config, (2.0 if run.config.method == "matfl" else 0.0) - 0.3 * run.config.clients_per_task)
+        for run in runs
+    ]
+    assert clients_per_task.claims(worse)[-1].word == "held"
 
 
 def test_k_sweep_numbers_and_claims() -> None:
@@ -317,10 +319,29 @@ def test_k_sweep_numbers_and_claims() -> None:
     frame = k_sweep.numbers(runs)
     assert frame.loc[(frame["k"] == 2) & (frame["seed"] == 0), "delta_m"].tolist() == pytest.approx([-1])
     assert set(frame["pair"]) == {"outdoor/semseg"}
-    assert [claim.word for claim in k_sweep.claims(frame)] == ["held", "held", "held"]
+    assert [claim.word for claim in k_sweep.claims(runs)] == ["held", "held", "held"]
     assert len(k_sweep.table(frame)) == 3 + len(sizes("quick").ks)
-    flat = k_sweep.numbers([fake_run(c, BETTER[c.method]) for c in plan.configs])
+    flat = [fake_run(c, BETTER[c.method]) for c in plan.configs]
     assert k_sweep.claims(flat)[0].word == "not held"
+    assert "over Single-Task FL" in k_sweep.claims(flat)[0].evidence
+
+
+def test_a_tiny_k_is_judged_by_the_trend_over_all_k() -> None:
+    """Noise that hides every single step leaves the slope; a falling slope refutes the words."""
+    generator = np.random.default_rng(0)
+    plan = k_sweep.plan("quick")
+
+    def claim(slope: float) -> Claim:
+        runs = [
+            fake_run(c, BETTER[c.method] + (slope * np.log2(c.k) + generator.normal(0, 0.3)) * (c.method == "matfl"))
+            for c in plan.configs
+        ]
+        return k_sweep.claims(runs)[-1]
+
+    assert claim(0.8).text.startswith("An extremely small K (2) is worse")
+    assert claim(0.8).word == "held"
+    assert claim(-0.8).word == "not held"
+    assert claim(0.0).word == "undecided"
 
 
 def test_grouping_tables_and_claims() -> None:
@@ -334,8 +355,24 @@ def test_grouping_tables_and_claims() -> None:
     claims = grouping_frequency.claims(runs)
     assert claims[0].word == "held"
     assert "at random it would be 41%" in claims[0].evidence
+    assert len(claims[0].parts) == 2
     unlucky = [fake_run(c, perfect=False) for c in grouping_frequency.plan("quick").configs]
     assert grouping_frequency.claims(unlucky)[0].word != "held"
+
+
+def test_a_client_that_everybody_chooses_is_no_agreement() -> None:
+    """Indoor segmentation is chosen by all: outdoor segmentation does so too, but not because of its task."""
+    configs = grouping_frequency.plan("quick").configs
+    runs = [fake_run(config, perfect=False) for config in configs]
+    names = grouping_frequency.client_pairs(runs[0])
+    for run in runs:
+        for name in ("indoor/semseg", "outdoor/semseg"):
+            run.diagnostics["friends"][:, :, [i for i, n in enumerate(names) if n == name]] = True
+    claim = grouping_frequency.claims(runs)[1]
+    assert claim.text.startswith("Segmentation clients choose")
+    assert claim.parts[0].value.mean == pytest.approx(0)
+    assert "100% of the rounds" in claim.note
+    assert claim.word == "undecided"
 
 
 def test_grouping_without_partners_makes_no_claim_of_correctness() -> None:
@@ -353,7 +390,9 @@ def test_layer_voting_numbers_and_claims() -> None:
     assert frame["voting_layers"].tolist() == [n for n in sizes("quick").layers for _ in range(3)]
     claims = layer_voting.claims(drawn, frame)
     assert [claim.word for claim in claims] == ["held", "held"]
-    assert "100% of the cases" in claims[0].evidence
+    assert "100% of the cases, at random it would be 6%" in claims[0].evidence
+    near = frame.assign(delta_m=frame["delta_m"] + (frame["voting_layers"] == 16) * 0.5)
+    assert layer_voting.claims(drawn, near)[1].word == "held"
     sensitive = frame.assign(delta_m=frame["delta_m"] - (frame["voting_layers"] == 16) * 3)
     assert layer_voting.claims(drawn, sensitive)[1].word == "not held"
     assert layer_voting.votes(drawn[0]).shape == (8, 18, 18)
@@ -431,8 +470,34 @@ def test_statistics_tell_tasks_from_domains() -> None:
     assert by_type["silhouette_type"] > 0.5 > by_type["silhouette_domain"]
     by_domain = update_tsne.statistics(*clustered_updates(domains=2, types=0.2))
     assert by_domain["silhouette_domain"] > by_domain["silhouette_type"]
-    assert [claim.word for claim in update_tsne.claims(*clustered_updates(domains=2, types=0.2))][1] == "not held"
-    assert {claim.word for claim in update_tsne.claims(*clustered_updates(domains=0.4))} == {"held"}
+
+
+def updates_record(**options: float) -> Record:
+    """A record of Figure 2 with made-up cosines."""
+    cosine, labels = clustered_updates(**options)  # type: ignore[arg-type]
+    job = update_tsne.UpdateSet(title="main", config=setting(smoke(), "scenes9"), subsets=4, share=0.1)
+    arrays = {"labels": np.array(labels), "cosine_backbone": cosine, "cos_start": np.zeros(len(labels))}
+    return Record(path=Path("x"), spec=job.spec(), values={"title": "main"}, arrays=arrays, provenance={})
+
+
+def test_update_claims_test_their_words() -> None:
+    by_type = [claim.word for claim in update_tsne.claims(updates_record(domains=0.4))]
+    assert by_type[:3] == ["held", "held", "held"]
+    by_domain = update_tsne.claims(updates_record(domains=2.0, types=0.2))
+    assert by_domain[1].word == "not held"
+    assert all("learning rate 0.001" in claim.regime for claim in by_domain)
+
+
+def test_friends_are_other_tasks_than_oneself() -> None:
+    """Tasks that are like nothing but themselves have no friends, however alike their own models are."""
+    alone = np.kron(np.eye(4), np.full((3, 3), 0.8)) + 0.2 * np.eye(12)
+    labels = [name for name in ("outdoor/semseg", "outdoor/sal", "outdoor/edge", "outdoor/normals") for _ in range(3)]
+    job = update_tsne.UpdateSet(title="main", config=setting(smoke(), "outdoor5"), subsets=3, share=0.1)
+    arrays = {"labels": np.array(labels), "cosine_backbone": alone, "cos_start": np.zeros(12)}
+    record = Record(path=Path("x"), spec=job.spec(), values={"title": "main"}, arrays=arrays, provenance={})
+    claim = update_tsne.claims(record)[-1]
+    assert claim.text.startswith("Every task has friends and enemies")
+    assert [part.held for part in claim.parts] == [False, True]
 
 
 def test_pair_matrix_leaves_out_the_model_itself() -> None:
@@ -459,6 +524,10 @@ def test_costs_of_the_benches_as_tables() -> None:
     costs = pd.DataFrame({"training s": [9.0], "server s": [1.0]}, index=["matfl"])
     none = pd.DataFrame()
     assert [claim.word for claim in cost_and_scale.claims(costs, steps, none)] == ["not held", "held"]
+    narrow = [{**rows[0], "naive_s": 0.14, "clients": 18}]
+    server.values["rows"] += narrow
+    (_, fast) = cost_and_scale.claims(costs, cost_and_scale.server_steps(server), none)
+    assert fast.word == "not held"  # 20 times at one size, 7 at another
     loops = {"plain": {"images_per_second": 50.0}, "matfl": {"images_per_second": 100.0}}
     record = {"machine": "a CPU, 2 cores", "torch": "2", "preset": "quick", "loops": loops}
     on_gpu = {**record, "machine": machine | {"device": "a GPU"}}
@@ -506,20 +575,25 @@ def test_embedding_is_repeatable() -> None:
 # --- the benchmark ----------------------------------------------------------------------------------------------------
 
 
-def test_gains_have_the_sign_of_better() -> None:
-    frame = pd.DataFrame(
-        {
-            "sharing": ["none", "domain", "none", "domain"],
-            "pair": ["outdoor/semseg"] * 2 + ["outdoor/normals"] * 2,
-            "seed": 0,
-            "value": [0.5, 0.6, 20.0, 18.0],
-        }
+def central_record(seed: int, gain: float) -> Record:
+    """A centralised test whose shared models are `gain` percent better."""
+    job = benchmark.CentralTest(config=setting(smoke(), "outdoor5", method="single_task", seed=seed))
+    none, shared = scores(job.config, 0.0, 0.01 * seed), scores(job.config, gain, 0.01 * seed)
+    metrics = {
+        kind: {name: {TASKS[name.partition("/")[2]].main_metric: value} for name, value in found.items()}
+        for kind, found in (("none", none), ("domain", shared))
+    }
+    return Record(
+        path=Path(job_name(job)), spec=job.spec(), values={"seed": seed, "metrics": metrics}, arrays={}, provenance={}
     )
-    assert benchmark.gains(frame)["gain"].tolist() == pytest.approx([20, 10])
-    claims = benchmark.claims(benchmark.gains(frame))
-    assert [claim.word for claim in claims] == ["undecided"]
-    three = pd.concat([frame.assign(seed=s, value=frame["value"] * (1 + s / 100)) for s in range(3)])
-    assert benchmark.claims(benchmark.gains(three).assign(gain=[1.0, 2.0, 3.0, 2.0, 2.5, 2.0]))[0].word == "held"
+
+
+def test_gains_have_the_sign_of_better() -> None:
+    frame = benchmark.gains(benchmark.scores([central_record(0, 3.0)]))
+    assert frame["gain"].tolist() == pytest.approx([3.0] * 5)
+    assert [claim.word for claim in benchmark.claims([central_record(0, 3.0)])] == ["undecided"]
+    assert benchmark.claims([central_record(s, 3.0 + s) for s in range(3)])[0].word == "held"
+    assert benchmark.claims([central_record(s, -3.0 - s) for s in range(3)])[0].word == "not held"
 
 
 def test_central_groups() -> None:
@@ -644,14 +718,25 @@ def test_equal_jobs_are_computed_once_and_keep_their_order(tmp_path: Path) -> No
 # --- claims -----------------------------------------------------------------------------------------------------------
 
 
-def test_verdicts() -> None:
-    assert verdict(0.1, 2) is True
-    assert verdict(-2, -0.1) is False
-    assert verdict(-1, 1) is None
-    assert verdict(float("nan"), float("nan")) is None
-    report = Report([Claim(text="It works.", held=None, evidence="One seed.")])
-    assert repr(report) == "[undecided] It works. One seed."
-    assert report._repr_markdown_() == "- **undecided** – It works. *One seed.*"
+def test_report_shows_what_claims_print() -> None:
+    claim = Claim(text="It works.", parts=(Part(statistic="gain", value=estimate([1.0]), rule=Above(0)),))
+    report = Report([claim])
+    assert repr(report) == str(claim) == "[undecided] It works. gain: 1.00 (one seed: no interval) [above 0]."
+    assert report._repr_markdown_() == claim.markdown()
+
+
+def test_report_and_development_seeds_never_meet() -> None:
+    assert list(report_seeds(3)) == [0, 1, 2]
+    assert list(development_seeds(2)) == [100, 101]
+    with pytest.raises(ValueError, match=r"seeds=101: choose 1\.\.100"):
+        report_seeds(101)
+
+
+def test_the_regime_is_said() -> None:
+    assert regime(quick()) == (
+        "on outdoor scenes and indoor scenes at 64x64, resnet18 of width 16 from weights from rendered objects, "
+        "12 rounds of 1 local epoch, learning rate 0.001"
+    )
 
 
 def test_synthetic_diagnostics_follow_the_votes() -> None:

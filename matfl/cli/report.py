@@ -124,6 +124,7 @@ def _metrics(run: Run) -> str:
 
 
 def _grouping(run: Run) -> str:
+    from matfl.paper.stats import chance_of_choice
     from matfl.paper.studies import diagnostics as measure
 
     stored = run.diagnostics
@@ -134,7 +135,7 @@ def _grouping(run: Run) -> str:
         ("weight of same-task partners", measure.partner_weight(stored["weights"], same, present), ""),
     ]
     if "friends" in stored and stored["friends"].any() and same.any():
-        chance = measure.chance(run.config.k, run.config.num_clients)
+        chance = chance_of_choice(run.config.k, run.config.num_clients)
         correct = measure.correctness(stored["friends"], same, present)
         rows.append(("partners among friends", correct, f"chance {chance:.2f}"))
     cosines = np.where(present, stored["cos_start"], 0).sum(1) / np.maximum(present.sum(1), 1)

@@ -23,18 +23,18 @@ def methods(deltas: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     `deltas` has columns method, seed, delta_m.
     """
-    from matfl.paper.studies.tables import interval
+    from matfl.paper.stats import estimate
 
     ax = _axes(ax)
     order = list(deltas["method"].unique())
     for y, name in enumerate(reversed(order)):
         values = deltas.loc[deltas["method"] == name, "delta_m"].to_numpy()
-        bound = interval(values)
+        bound = estimate(values)
         color = method_color(name)
         ax.plot(values, np.full(len(values), y), linestyle="", marker="o", markersize=3, alpha=0.55, color=color)
-        if np.isfinite(bound["low"]):
-            ax.plot([bound["low"], bound["high"]], [y, y], color=color, linewidth=1.2)
-        ax.plot(bound["mean"], y, marker="D", markersize=5, color=color, markeredgecolor="white", markeredgewidth=0.5)
+        if np.isfinite(bound.low):
+            ax.plot([bound.low, bound.high], [y, y], color=color, linewidth=1.2)
+        ax.plot(bound.mean, y, marker="D", markersize=5, color=color, markeredgecolor="white", markeredgewidth=0.5)
     ax.axvline(0, color="black", linewidth=0.6)
     _limit(ax, deltas["delta_m"].to_numpy())
     ax.set(

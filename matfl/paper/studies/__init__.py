@@ -17,13 +17,12 @@ from matfl.paper.studies import (
     methods,
     update_tsne,
 )
-from matfl.paper.studies.base import SIZES, Claim, Plan, Sizes
+from matfl.paper.studies.base import SIZES, Plan, Sizes
 from matfl.paper.studies.session import Report, Session
 
 __all__ = [
     "SIZES",
     "STUDIES",
-    "Claim",
     "Plan",
     "Report",
     "Session",

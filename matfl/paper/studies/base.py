@@ -1,4 +1,8 @@
-"""What the studies share: their sizes per preset, the settings they vary, claims and their verdicts."""
+"""What the studies share: their sizes per preset, the seeds and settings they vary, the regime they are judged in.
+
+Report seeds are 0, 1, ...; development seeds, on which everything is chosen, are 100, 101, .... `seed` also varies the
+pictures (`setting`), so no choice is ever made on a picture that a reported number is measured on.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,21 @@ from matfl.server.aggregation import METHODS
 from matfl.tasks.task import pairs
 
 __all__ = [
+    "BASELINES",
+    "DEVELOPMENT",
     "SIZES",
-    "Claim",
     "Plan",
     "Sizes",
     "base_config",
     "chosen_methods",
     "chosen_numbers",
     "chosen_sets",
+    "development_seeds",
     "five_tasks",
+    "regime",
+    "report_seeds",
     "setting",
     "sizes",
-    "verdict",
 ]
 
 BASELINES = ("single_task", "fedavg", "fedprox", "matfl")
@@ -145,22 +152,6 @@ def setting(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """One sentence of the paper (or of these notebooks), and what this run's numbers say about it."""
-
-    text: str
-    held: bool | None
-    """True, False, or None where the seeds do not decide."""
-    evidence: str
-    """The numbers behind the verdict, in words."""
-
-    @property
-    def word(self) -> str:
-        """The verdict as written in tables."""
-        return {True: "held", False: "not held", None: "undecided"}[self.held]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What a notebook needs computed before it can draw."""
 
@@ -172,8 +163,30 @@ class Plan:
     """Other stored results."""
 
 
-def verdict(low: float, high: float) -> bool | None:
-    """Whether an interval lies above zero (True), below it (False) or on both sides of it (None, also for NaN)."""
-    if low > 0:
-        return True
-    return False if high < 0 else None
+DEVELOPMENT = 100
+"""The first development seed. Report seeds count from 0 and never reach it."""
+
+
+def report_seeds(count: int) -> range:
+    """The seeds of reported results: 0, 1, ...; ValueError where they would reach the development seeds."""
+    if not 1 <= count <= DEVELOPMENT:
+        raise ValueError(f"seeds={count}: choose 1..{DEVELOPMENT}; seeds from {DEVELOPMENT} on are for development")
+    return range(count)
+
+
+def development_seeds(count: int) -> range:
+    """The seeds on which settings are chosen: 100, 101, ...; nothing measured on them is reported as a result."""
+    return range(DEVELOPMENT, DEVELOPMENT + count)
+
+
+def regime(config: RunConfig) -> str:
+    """The conditions of a run in words, for claims that the paper makes under its own."""
+    domains = " and ".join(dict.fromkeys(pair.domain.title for pair in pairs(config.tasks)))
+    size = f"{config.size}x{config.size}" if config.size else "full size"
+    start = {"imagenet": "ImageNet's weights", "scenes": "weights from rendered objects"}.get(
+        config.start, config.start
+    )
+    return (
+        f"on {domains} at {size}, {config.backbone} of width {config.width} from {start}, {config.rounds} rounds of "
+        f"{config.local_epochs} local epoch{'s' if config.local_epochs > 1 else ''}, learning rate {config.lr:g}"
+    )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matfl.config.run_config import RunConfig, override
-from matfl.paper.studies.base import Claim, Plan, base_config, setting, sizes, verdict
+from matfl.config.run_config import RunConfig, from_dict, override
+from matfl.paper.claims import Above, Claim, Part
+from matfl.paper.stats import estimate
+from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
 from matfl.paper.studies.store import Arrays, Record
-from matfl.paper.studies.tables import interval
 from matfl.tasks.task import TASKS, pairs
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
     return Plan(
         jobs=tuple(
             CentralTest(config=setting(base, base.tasks, method="single_task", seed=seed))
-            for seed in range(seeds or size.central_seeds)
+            for seed in report_seeds(seeds or size.central_seeds)
         )
     )
 
@@ -162,31 +163,36 @@ def gains(frame: pd.DataFrame) -> pd.DataFrame:
     return shared.reset_index(drop=True)
 
 
-def claims(frame: pd.DataFrame) -> list[Claim]:
-    """Whether tasks help each other here at all; `frame` as `gains` returns it."""
+def claims(records: Sequence[Record]) -> list[Claim]:
+    """Whether tasks help each other here at all, without any federated method."""
+    frame, where = gains(scores(records)), _regime(records[0])
     titles = {"domain": "the other tasks of its domain", "all": "all other tasks of both domains"}
     result = []
     for kind, title in titles.items():
         chosen = frame[frame["sharing"] == kind]
         if chosen.empty:
             continue
-        bound = interval(chosen.groupby("seed")["gain"].mean().to_numpy())
         by_pair = chosen.groupby("pair", sort=False)["gain"].mean()
-        spread = (
-            f"95 % interval {bound['low']:+.1f} to {bound['high']:+.1f}, {int(bound['n'])} seeds"
-            if bound["n"] > 1
-            else "one seed"
+        mean = Part(
+            statistic="gain over single-task training, mean over tasks, %",
+            value=estimate(chosen.groupby("seed")["gain"].mean()),
+            rule=Above(0),
+            digits=1,
         )
         result.append(
             Claim(
-                text=f"Trained centrally, a task gains from sharing its backbone with {title}.",
-                held=verdict(bound["low"], bound["high"]),
-                evidence=f"Mean gain {bound['mean']:+.1f} % ({spread}); "
-                f"{(by_pair > 0).sum()} of {len(by_pair)} tasks gain, the most {by_pair.idxmax()} "
+                text=f"Trained centrally, a task gains on average from sharing its backbone with {title}.",
+                parts=(mean,),
+                note=f"{(by_pair > 0).sum()} of {len(by_pair)} tasks gain, the most {by_pair.idxmax()} "
                 f"({by_pair.max():+.1f} %), the least {by_pair.idxmin()} ({by_pair.min():+.1f} %).",
+                regime=where,
             )
         )
     return result
+
+
+def _regime(record: Record) -> str:
+    return regime(from_dict(record.spec["config"] | {"preset": "record"}))
 
 
 def pictures(split: Split, indices: Sequence[int]) -> list[tuple[str, list[np.ndarray]]]:

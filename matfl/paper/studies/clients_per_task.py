@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from matfl.paper.claims import Above, Below, Claim, Part
+from matfl.paper.stats import trend
 from matfl.paper.studies.base import (
     BASELINES,
-    Claim,
     Plan,
     base_config,
     chosen_methods,
     chosen_numbers,
     five_tasks,
+    regime,
+    report_seeds,
     setting,
     sizes,
-    verdict,
 )
-from matfl.paper.studies.tables import RunLike, delta_table, final, interval, ordered_pairs, paired, summary
+from matfl.paper.studies.tables import RunLike, delta_table, differences, final, ordered_pairs, summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +47,7 @@ def plan(
             setting(base, tasks or five_tasks(base), clients_per_task=count, k=k, method=name, seed=seed)
             for count in counts
             for name in names
-            for seed in range(seeds or size.seeds)
+            for seed in report_seeds(seeds or size.seeds)
         )
     )
 
@@ -76,43 +78,37 @@ def table(runs: Sequence[RunLike]) -> pd.DataFrame:
 
 def claims(runs: Sequence[RunLike]) -> list[Claim]:
     """Section 4.3: MaT-FL is ahead at every scale, and more clients with less data each do worse."""
-    frame = final(runs)
-    delta = deltas(runs)
+    delta, where = deltas(runs), regime(runs[0].config)
     result = []
-    for against, title in (("single_task", "single-task FL"), ("fedavg", "plain many-task FL")):
-        rows = paired(delta, "delta_m", method="matfl", against=against, by=["clients_per_task"])
-        if rows.empty:
-            continue
-        verdicts = [verdict(low, high) for low, high in zip(rows["low"], rows["high"])]
-        held = False if False in verdicts else (None if None in verdicts else True)
-        parts = [
-            f"{count} a task: {mean:+.1f} ({low:+.1f} to {high:+.1f})"
-            for count, mean, low, high in zip(rows["clients_per_task"], rows["mean"], rows["low"], rows["high"])
-        ]
-        result.append(
-            Claim(
-                text=f"MaT-FL beats {title} at every number of clients per task.",
-                held=held,
-                evidence="delta_m differs, " + ", ".join(parts) + " points (95 % interval).",
-            )
+    for against, title in (("single_task", "single-task FL"), ("fedavg", "plain many-task FL"), ("fedprox", "FedProx")):
+        found = differences(delta, "delta_m", method="matfl", against=against, by=["clients_per_task"])
+        parts = tuple(
+            Part(statistic=f"delta_m, {count} a task", value=value, rule=Above(0), digits=1)
+            for count, value in found.items()
         )
-    segmentation = frame[(frame["method"] == "matfl") & frame["pair"].str.endswith("/semseg")]
-    wide = segmentation.pivot_table(index="seed", columns="clients_per_task", values="value")
-    if wide.shape[1] > 1:
-        few, many = min(wide.columns), max(wide.columns)
-        bound = interval((wide[few] - wide[many]).dropna().to_numpy())
+        if parts:
+            result.append(
+                Claim(text=f"MaT-FL beats {title} at every number of clients per task.", parts=parts, regime=where)
+            )
+    frame = final(runs)
+    own = frame[(frame["method"] == "matfl") & frame["pair"].str.endswith("/semseg")]
+    wide = own.pivot_table(index="seed", columns="clients_per_task", values="value").dropna()
+    if wide.shape[1] > 1 and len(wide):
         result.append(
             Claim(
                 text="With more clients per task, and so less data each, MaT-FL's segmentation gets worse.",
-                held=verdict(bound["low"], bound["high"]),
-                evidence="Seg. mIoU "
-                + ", ".join(f"{value:.3f} with {count}" for count, value in wide.mean().items())
-                + f" a task; {few} against {many}: {bound['mean']:+.3f}"
-                + (
-                    f" (95 % interval {bound['low']:+.3f} to {bound['high']:+.3f})."
-                    if bound["n"] > 1
-                    else " (one seed)."
+                parts=(
+                    Part(
+                        statistic="trend of Seg. mIoU over the number of clients (monotone contrast)",
+                        value=trend(wide.to_numpy()),
+                        rule=Below(0),
+                        digits=3,
+                    ),
                 ),
+                note="Seg. mIoU "
+                + ", ".join(f"{value:.3f} with {count}" for count, value in wide.mean().items())
+                + ".",
+                regime=where,
             )
         )
     return result

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matfl.config.run_config import override
-from matfl.paper.studies.base import Claim, Plan, base_config, chosen_methods, setting, sizes
+from matfl.paper.claims import AtLeast, Below, Claim, Part, Within
+from matfl.paper.stats import estimate, exact
+from matfl.paper.studies.base import Plan, base_config, chosen_methods, report_seeds, setting, sizes
 from matfl.paper.studies.benches import ServerBench, TrainBench
 from matfl.paper.studies.store import Record
 from matfl.paper.studies.tables import final, scores
@@ -46,7 +48,9 @@ def plan(preset: str, *, seeds: int = 0, methods: str = "", settings: str = "") 
     names = chosen_methods(methods, size.methods or chosen_methods("all", ()))
     names = names if "single_task" in names else ("single_task", *names)
     configs = tuple(
-        setting(base, base.tasks, method=name, seed=seed) for name in names for seed in range(seeds or size.seeds)
+        setting(base, base.tasks, method=name, seed=seed)
+        for name in names
+        for seed in report_seeds(seeds or size.seeds)
     )
     if base.precision == "auto":
         configs += tuple(override(config, precision="fp32") for config in configs if config.method == "single_task")
@@ -271,45 +275,47 @@ def claims(costs: pd.DataFrame, steps: pd.DataFrame, gaps: pd.DataFrame) -> list
     result = []
     if "matfl" in costs.index:
         share = costs.loc["matfl", "server s"] / (costs.loc["matfl", "server s"] + costs.loc["matfl", "training s"])
-        result.append(
-            Claim(
-                text="MaT-FL's server step vanishes beside training.",
-                held=bool(share < 0.05),
-                evidence=f"In the recorded runs it took {share:.1%} of training and mixing together. 'Held' "
-                f"asks for less "
-                "than 5 %.",
-            )
+        small = Part(
+            statistic="its share of training and mixing together in the recorded runs",
+            value=exact(float(share)),
+            rule=Below(0.05),
+            digits=3,
         )
+        result.append(Claim(text="MaT-FL's server step vanishes beside training.", parts=(small,)))
     wide = steps.pivot_table(index=["width", "clients"], columns="way", values="seconds")
     if "naive" in wide:
         ratio, floor = (wide["naive"] / wide["ours"]).dropna(), wide["ours"] / wide["floor"]
-        largest = max(width for width, _ in ratio.index)
+        listed = ", ".join(f"{value:.0f} (width {width}, N = {n})" for (width, n), value in ratio.items())
+        smallest = Part(
+            statistic="seconds of the loop over seconds of ours, smallest over all sizes measured",
+            value=exact(float(ratio.min())),
+            rule=AtLeast(15),
+            digits=1,
+        )
         result.append(
             Claim(
                 text="One batched step is at least 15 times faster than a loop over pairs of clients.",
-                held=bool(ratio[largest].min() >= 15),
-                evidence=f"naive over ours, width {largest}: "
-                + ", ".join(f"{value:.0f} (N = {n})" for n, value in ratio[largest].items())
-                + "".join(
-                    f"; width {width}: " + ", ".join(f"{value:.0f} (N = {n})" for n, value in ratio[width].items())
-                    for width in sorted({width for width, _ in ratio.index} - {largest})
-                )
-                + f". Ours takes {floor.min():.1f} to {floor.max():.1f} times what moving the bytes takes.",
+                parts=(smallest,),
+                note=f"All sizes: {listed}. Ours takes {floor.min():.1f} to {floor.max():.1f} times what moving the "
+                "bytes takes.",
             )
         )
     if len(gaps):
-        by_kind = dict(list(gaps.groupby("comparison")["delta_m"]))
-        paired = by_kind["same seed"]
-        noise = by_kind["other seed"].abs().mean() if "other seed" in by_kind else np.nan
-        chosen = ", ".join(gaps.loc[gaps["comparison"] == "same seed", "precision"].unique())
+        by_kind = dict(list(gaps.groupby("comparison")))
+        same, other = by_kind["same seed"], by_kind.get("other seed")
+        noise = float(other["delta_m"].abs().mean()) if other is not None else float("nan")
+        chosen = ", ".join(same["precision"].unique())
+        equal = Part(
+            statistic=f"delta_m of single-task FL in {chosen} against float32 of the same seed, %",
+            value=estimate(same["delta_m"]),
+            rule=Within(round(noise, 1)),
+            digits=1,
+        )
         result.append(
             Claim(
                 text="The arithmetic that the device chooses ends as good as float32.",
-                held=None if np.isnan(noise) else bool(abs(paired.mean()) <= noise),
-                evidence=f"Single-task FL in {chosen} against float32 of the same seed: delta_m "
-                + ", ".join(f"{value:+.1f}" for value in paired)
-                + f" % (mean {paired.mean():+.1f}); two seeds of "
-                f"float32 differ by {noise:.1f} % on average. 'Held' asks for a mean within that.",
+                parts=(equal,),
+                note=f"The margin is how far two seeds of float32 differ on average ({noise:.1f} %).",
             )
         )
     return result

@@ -12,7 +12,6 @@ from scipy import stats
 
 __all__ = [
     "agreement",
-    "chance",
     "correctness",
     "frequency",
     "mean_votes",
@@ -55,11 +54,6 @@ def correctness(
     counts = possible.sum((1, 2))
     hits = (friends_RNN & possible).sum((1, 2))
     return np.divide(hits, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-
-
-def chance(k: int, clients: int) -> float:
-    """Probability (K-1)/(N-1) that K-1 other clients picked at random include a given one."""
-    return min(1.0, (k - 1) / (clients - 1)) if clients > 1 else float("nan")
 
 
 def frequency(friends_RNN: NDArray[np.bool_], participants_RN: NDArray[np.bool_]) -> Array:

@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from matfl.paper.studies.base import Claim, Plan, base_config, chosen_methods, chosen_numbers, setting, sizes, verdict
-from matfl.paper.studies.tables import RunLike, delta_table, final, interval, summary
+from matfl.paper.claims import Above, Claim, Part
+from matfl.paper.stats import Estimate, estimate, paired, trend
+from matfl.paper.studies.base import (
+    Plan,
+    base_config,
+    chosen_methods,
+    chosen_numbers,
+    regime,
+    report_seeds,
+    setting,
+    sizes,
+)
+from matfl.paper.studies.tables import RunLike, delta_table, final, summary
+from matfl.server.aggregation import METHODS
 from matfl.tasks.task import TASKS
 
 if TYPE_CHECKING:
@@ -26,7 +38,7 @@ def plan(
     names = chosen_methods(baselines, LINES)
     names = names if "single_task" in names else ("single_task", *names)
     configs = []
-    for seed in range(seeds or size.seeds):
+    for seed in report_seeds(seeds or size.seeds):
         configs += [setting(base, chosen, method=name, seed=seed) for name in names]
         limit = configs[0].num_clients
         default = [k for k in size.ks if k <= limit]
@@ -57,48 +69,46 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index()
 
 
-def claims(frame: pd.DataFrame) -> list[Claim]:
-    """Section 4.4, on a `numbers` frame: ahead of every baseline for K from 4 to N, and worse for a tiny K."""
+def claims(runs: Sequence[RunLike]) -> list[Claim]:
+    """Section 4.4: ahead of every baseline for K from 4 to N, and worse for a tiny K."""
+    frame = numbers(runs)
     own = frame[frame["method"] == "matfl"]
+    where, pair = regime(runs[0].config), str(frame["pair"].iloc[0])
     result = []
-    pair = frame["pair"].iloc[0]
     for column, label, digits in (("value", f"main metric of {pair}", 3), ("delta_m", "delta_m", 1)):
-        means = own.groupby("k")[column].mean()
-        lines = frame[frame["method"] != "matfl"].groupby("method")[column].mean()
         sign = 1 if column == "delta_m" or TASKS[pair.partition("/")[2]].higher_is_better else -1
-        best = str((sign * lines).idxmax())
-        line = frame[frame["method"] == best].set_index("seed")[column]
-        wide = own[own["k"] >= 4].pivot(index="seed", columns="k", values=column)
-        bounds = {k: interval((sign * (wide[k] - line)).dropna().to_numpy()) for k in wide}
-        verdicts = [verdict(bound["low"], bound["high"]) for bound in bounds.values()]
-        ahead = [str(k) for k, bound in bounds.items() if bound["mean"] > 0]
-        result.append(
-            Claim(
-                text=f"For every K from 4 up, MaT-FL is better than every baseline ({label}).",
-                held=False if False in verdicts else None if None in verdicts or not verdicts else True,
-                evidence=f"The best baseline is {best} ({lines[best]:.{digits}f}); on average MaT-FL is better at "
-                f"{len(ahead)} of {len(bounds)} values of K"
-                + (f" ({', '.join(ahead)})" if ahead else "")
-                + ", with the whole 95 % interval at "
-                + f"{sum(v is True for v in verdicts)} and worse at "
-                + f"{sum(v is False for v in verdicts)}. Means: "
-                + ", ".join(f"K={k} {value:.{digits}f}" for k, value in means.items())
-                + ".",
+        parts = [
+            Part(statistic=f"{label}, K = {k}, over {METHODS[name].title}", value=value, rule=Above(0), digits=digits)
+            for k, group in own[own["k"] >= 4].groupby("k")
+            for name, value in [_weakest(sign, group, frame, column)]
+        ]
+        if parts:
+            text = f"For every K from 4 up, MaT-FL is better than every baseline ({label})."
+            result.append(
+                Claim(text=text, parts=tuple(parts), note="Each K stands beside its closest baseline.", regime=where)
             )
+    wide = own.pivot(index="seed", columns="k", values="delta_m").dropna()
+    if wide.shape[1] > 1 and wide.columns.min() == 2 and len(wide):
+        least, most = estimate(wide[2] - wide[wide.columns.max()]), wide.columns.max()
+        rising = Part(
+            statistic="trend of delta_m over K (monotone contrast, points)", value=trend(wide.to_numpy()), rule=Above(0)
         )
-    low = own[own["k"] == 2].set_index("seed")["delta_m"]
-    rest = own[own["k"] >= 4]
-    if len(low) and len(rest):
-        difference = rest.groupby("seed")["delta_m"].mean() - low
-        bound = interval(difference.dropna().to_numpy())
         result.append(
             Claim(
                 text="An extremely small K (2) is worse than larger ones.",
-                held=verdict(bound["low"], bound["high"]),
-                evidence=f"The mean delta_m of K >= 4 is {bound['mean']:+.2f} points from that of K = 2 "
-                + (
-                    f"(95 % interval {bound['low']:+.2f} to {bound['high']:+.2f})." if bound["n"] > 1 else "(one seed)."
-                ),
+                parts=(rising,),
+                note=f"K = 2 minus K = {most}: {least.mean:+.1f} points.",
+                regime=where,
             )
         )
     return result
+
+
+def _weakest(sign: int, own: pd.DataFrame, frame: pd.DataFrame, column: str) -> tuple[str, Estimate]:
+    """The baseline that one K's runs are least ahead of, by the mean of the differences paired by seed."""
+    mine = own.set_index("seed")[column].to_dict()
+    gaps = {
+        str(name): estimate(sign * paired(mine, group.set_index("seed")[column].to_dict()))
+        for name, group in frame[frame["method"] != "matfl"].groupby("method", sort=False)
+    }
+    return min(gaps.items(), key=lambda item: item[1].mean)

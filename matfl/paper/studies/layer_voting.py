@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from matfl.paper.claims import AtLeast, Claim, Part, Within
+from matfl.paper.stats import chance_of_same_first, estimate
 from matfl.paper.studies import diagnostics
-from matfl.paper.studies.base import Claim, Plan, base_config, chosen_numbers, setting, sizes
+from matfl.paper.studies.base import Plan, base_config, chosen_numbers, regime, report_seeds, setting, sizes
 from matfl.paper.studies.grouping_frequency import client_pairs, over_rounds
-from matfl.paper.studies.tables import delta_table, final, interval
+from matfl.paper.studies.tables import delta_table, final
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 MARGIN = 1.0
 """Points of delta_m that count as the same."""
+SIMILAR = 0.5
+"""Rank correlation from which two layers' choices count as similar."""
 
 __all__ = ["agreement", "claims", "default_runs", "numbers", "plan", "votes"]
 
@@ -31,7 +35,7 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", layers: str = "", k: i
     base, size = base_config(preset, settings), sizes(preset)
     counts = sorted({base.voting_layers, *chosen_numbers(layers, size.layers, name="layers")})
     configs = []
-    for seed in range(seeds or size.layer_seeds):
+    for seed in report_seeds(seeds or size.layer_seeds):
         configs.append(setting(base, tasks or base.tasks, k=k, method="single_task", seed=seed))
         configs += [
             setting(base, tasks or base.tasks, k=k, method="matfl", voting_layers=count, seed=seed) for count in counts
@@ -53,9 +57,11 @@ def votes(run: Run) -> np.ndarray:
 
 def agreement(runs: Sequence[Run]) -> np.ndarray:
     """(L, L) rank correlation of the layers' similarities, averaged over clients, rounds and seeds."""
-    return np.mean(
-        [diagnostics.agreement(run.diagnostics["similarity"], run.diagnostics["participants"]) for run in runs], axis=0
-    )
+    return np.mean([_agreement(run) for run in runs], axis=0)
+
+
+def _agreement(run: Run) -> np.ndarray:
+    return diagnostics.agreement(run.diagnostics["similarity"], run.diagnostics["participants"])
 
 
 def numbers(runs: Sequence[Run]) -> pd.DataFrame:
@@ -70,40 +76,40 @@ def numbers(runs: Sequence[Run]) -> pd.DataFrame:
 
 def claims(runs: Sequence[Run], frame: pd.DataFrame) -> list[Claim]:
     """Section 5.2: most layers vote alike (`runs` with votes), so their number matters little (`numbers` frame)."""
-    matrix = agreement(runs)
-    off = matrix[~np.eye(len(matrix), dtype=bool)]
+    where = regime(runs[0].config)
     result = []
-    if len(off):
-        names = client_pairs(runs[0])
-        first = np.mean([_same_first_choice(run) for run in runs])
+    layers = len(runs[0].diagnostics["layers"])
+    if layers > 1:
+        pairs_LL = np.triu_indices(layers, 1)
+        by_seed_SM = np.array([_agreement(run)[pairs_LL] for run in runs])
+        first, clients = np.mean([_same_first_choice(run) for run in runs]), len(client_pairs(runs[0]))
+        middle = Part(
+            statistic="rank correlation that half of the pairs of layers exceed (median)",
+            value=estimate(np.median(by_seed_SM, axis=1)),
+            rule=AtLeast(SIMILAR),
+        )
         result.append(
             Claim(
                 text="A majority of layers make similar choices.",
-                held=bool(np.nanmean(off) > 0.5),
-                evidence=f"Rank correlation between two layers is {np.nanmean(off):.2f} on average (lowest "
-                f"{np.nanmin(off):.2f}); two layers name the same first choice among the {len(names) - 1} others "
-                f"in {first:.0%} of the cases. 'Held' asks for a mean correlation above 0.5.",
+                parts=(middle,),
+                note=f"Correlations reach from {by_seed_SM.mean(0).min():.2f} to {by_seed_SM.mean(0).max():.2f}; two "
+                f"layers name the same first choice in {first:.0%} of the cases, at random it would be "
+                f"{chance_of_same_first(clients):.0%}.",
+                regime=where,
             )
         )
-    means = frame.groupby("voting_layers")["delta_m"].mean()
-    if len(means) > 1:
-        default = len(runs[0].diagnostics["layers"])
-        wide = frame.pivot(index="seed", columns="voting_layers", values="delta_m")
-        bounds = {n: interval((wide[n] - wide[default]).dropna().to_numpy()) for n in wide if n != default}
-        known = all(np.isfinite(bound["low"]) for bound in bounds.values())
-        within = all(bound["low"] > -MARGIN and bound["high"] < MARGIN for bound in bounds.values())
-        beyond = any(bound["low"] > 0 or bound["high"] < 0 for bound in bounds.values())
-        result.append(
-            Claim(
-                text="The method is not sensitive to the choice of layers.",
-                held=(True if within else False if beyond else None) if known else None,
-                evidence="delta_m "
-                + ", ".join(f"{value:+.2f} with {n}" for n, value in means.items())
-                + f" layers; differences to {default} layers (95 % intervals): "
-                + ", ".join(f"{n}: {bound['low']:+.2f} to {bound['high']:+.2f}" for n, bound in bounds.items())
-                + f". 'Held' asks for all of them within {MARGIN:g} point, 'not held' for one that excludes 0.",
-            )
+    wide = frame.pivot(index="seed", columns="voting_layers", values="delta_m")
+    parts = tuple(
+        Part(
+            statistic=f"delta_m with {n} voting layers minus with {layers}, points",
+            value=estimate((wide[n] - wide[layers]).dropna()),
+            rule=Within(MARGIN),
         )
+        for n in wide
+        if n != layers
+    )
+    if parts:
+        result.append(Claim(text="The method is not sensitive to the choice of layers.", parts=parts, regime=where))
     return result
 
 

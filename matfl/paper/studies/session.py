@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import matfl
-from matfl.paper.studies.base import Claim, Plan
+from matfl.paper.claims import Claim
+from matfl.paper.studies.base import Plan
 from matfl.paper.studies.store import Job, Record, job_name, load_or_compute, replace_file, write_json
 
 if TYPE_CHECKING:
@@ -133,10 +134,10 @@ class Report:
         self.claims = tuple(claims)
 
     def __repr__(self) -> str:
-        return "\n".join(f"[{claim.word}] {claim.text} {claim.evidence}" for claim in self.claims)
+        return "\n".join(map(str, self.claims))
 
     def _repr_markdown_(self) -> str:
-        return "\n".join(f"- **{claim.word}** – {claim.text} *{claim.evidence}*" for claim in self.claims)
+        return "\n".join(claim.markdown() for claim in self.claims)
 
 
 class Session:
@@ -202,7 +203,7 @@ class Session:
         """The verdicts, to be shown; the driver finds them in `<study>.json` of $MATFL_FIGURES."""
         report = Report(tuple(claims))
         if folder := os.environ.get("MATFL_FIGURES"):
-            rows = [{"claim": c.text, "verdict": c.word, "evidence": c.evidence} for c in report.claims]
+            rows = [claim.row() for claim in report.claims]
             write_json(Path(folder) / f"{self.study}.json", {"claims": rows, "provenance": self.provenance()})
         return report
 

@@ -6,13 +6,13 @@ value).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from scipy import stats
 
 from matfl.config.run_config import RunConfig
+from matfl.paper.stats import Estimate, estimate, paired
 from matfl.tasks.meters import delta_m
 from matfl.tasks.task import TASKS, pairs
 
@@ -23,10 +23,9 @@ __all__ = [
     "CASE",
     "RunLike",
     "delta_table",
+    "differences",
     "final",
-    "interval",
     "ordered_pairs",
-    "paired",
     "scores",
     "summary",
     "tidy",
@@ -105,50 +104,42 @@ def delta_table(frame: pd.DataFrame, *, baseline: str = "single_task") -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def interval(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95) -> dict[str, float]:
-    """Mean, standard deviation and t confidence interval of a few independent values (paired differences, say).
-
-    With one value sd, low and high are NaN: a single seed says nothing about spread.
-    """
-    numbers = np.asarray(values, dtype=float)
-    n = len(numbers)
-    mean = float(numbers.mean())
-    if n < 2:
-        return {"n": n, "mean": mean, "sd": np.nan, "low": np.nan, "high": np.nan}
-    sd = float(numbers.std(ddof=1))
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * sd / n**0.5
-    return {"n": n, "mean": mean, "sd": sd, "low": mean - half, "high": mean + half}
+def _row(values: np.ndarray) -> dict[str, float]:
+    """n, mean, sd and 95 % interval; NaN throughout where a value is (nothing of it was labelled)."""
+    if np.isnan(values).any():
+        return {"n": len(values), **dict.fromkeys(("mean", "sd", "low", "high"), np.nan)}
+    found = estimate(values)
+    return {"n": found.n, "mean": found.mean, "sd": found.sd, "low": found.low, "high": found.high}
 
 
 def summary(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """`interval` of a column within each group, in order of appearance."""
+    """n, mean, sd and 95 % t interval of a column within each group, in order of appearance."""
     import pandas as pd
 
     rows = []
     for key, group in frame.groupby(list(by), sort=False):
-        rows.append({**dict(zip(by, key if isinstance(key, tuple) else (key,))), **interval(group[value].to_numpy())})
+        rows.append({**dict(zip(by, key if isinstance(key, tuple) else (key,))), **_row(group[value].to_numpy(float))})
     return pd.DataFrame(rows)
 
 
-def paired(
+def differences(
     frame: pd.DataFrame, value: str, *, method: str, against: str, by: Sequence[str] = ("tasks",)
-) -> pd.DataFrame:
-    """Interval of `method` minus `against` in a column, paired by seed within each group of `by`."""
-    import pandas as pd
+) -> dict[Hashable, Estimate]:
+    """`method` minus `against` in a column, paired by seed: an `Estimate` for each group of `by` that has both.
 
-    rows = []
+    Keys are the group's value, or the tuple of them where `by` names several columns.
+    """
+    found: dict[Hashable, Estimate] = {}
     for key, group in frame.groupby(list(by), sort=False):
         first, second = (group[group["method"] == name].set_index("seed")[value] for name in (method, against))
-        both = first.index.intersection(second.index)
-        if len(both) == 0:
-            continue
         if not (first.index.is_unique and second.index.is_unique):
             raise ValueError(
                 f"several runs of one seed within {dict(zip(by, key))}: add the field that differs to `by`"
             )
-        difference = (first[both] - second[both]).to_numpy()
-        rows.append({**dict(zip(by, key)), "method": method, "against": against, **interval(difference)})
-    return pd.DataFrame(rows)
+        if set(first.index) & set(second.index):
+            name = key[0] if isinstance(key, tuple) and len(key) == 1 else key
+            found[name] = estimate(paired(first.to_dict(), second.to_dict()))
+    return found
 
 
 def ordered_pairs(tasks: Iterable[str]) -> list[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from matfl.config.run_config import RunConfig, override
-from matfl.paper.studies.base import Claim, Plan, base_config, setting, sizes
+from matfl.config.run_config import RunConfig, from_dict, override
+from matfl.paper.claims import Above, AtLeast, Below, Claim, Part, Rule
+from matfl.paper.stats import Estimate, jackknife
+from matfl.paper.studies.base import Plan, base_config, regime, setting, sizes
 from matfl.paper.studies.store import Arrays, Record
 from matfl.tasks.task import pairs
 
@@ -21,6 +23,11 @@ __all__ = ["UpdateSet", "claims", "cosines", "embed", "pair_matrix", "plan", "si
 
 LAYERS = ("backbone", "voting")
 """Which part of an update is compared: all parameters of the backbone, or its voting layers."""
+
+CLUSTERED, NEAREST = 0.25, 0.9
+"""Silhouette above which there is structure (Kaufman and Rousseeuw, 1990), and share of nearest updates."""
+ALIKE, UNLIKE = 0.3, 0.1
+"""Mean cosine above which two tasks' directions count as alike, and below which as unlike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,63 +239,118 @@ def table(records: Sequence[Record], layers: str = "backbone") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def claims(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> list[Claim]:
-    """Section 3.3: updates cluster by task, and task type outweighs domain."""
-    numbers = statistics(cosine_MM, labels)
+def claims(record: Record, layers: str = "backbone") -> list[Claim]:
+    """Section 3.3: updates cluster by task, task type outweighs domain, every task has friends and enemies.
+
+    Intervals are jackknifed over the subsets: each in turn is left out of every pair.
+    """
+    labels = [str(name) for name in record.arrays["labels"]]
+    cosine_MM = cosines(record, layers)
+    where = regime(from_dict(record.spec["config"] | {"preset": "record"})).replace("1 rounds of ", "")
+    found = statistics(cosine_MM, labels)
+
+    def part(statistic: str, of: Callable[[NDArray[np.floating], list[str]], float], rule: Rule) -> Part:
+        return Part(statistic=statistic, value=_over_subsets(of, cosine_MM, labels), rule=rule)
+
     result = [
         Claim(
             text="Updates cluster by task.",
-            held=numbers["silhouette_pair"] > 0.25 and numbers["nearest_same_task"] > 0.9,
-            evidence=f"Silhouette by task {numbers['silhouette_pair']:.2f}, by domain "
-            f"{numbers['silhouette_domain']:.2f}; "
-            f"the nearest update is of the same task in {numbers['nearest_same_task']:.0%} of the cases. 'Held' "
-            "asks for a silhouette above 0.25 and 90 %.",
+            parts=(
+                part("silhouette by task", lambda c, n: statistics(c, n)["silhouette_pair"], Above(CLUSTERED)),
+                part(
+                    "share of updates whose nearest is of the same task",
+                    lambda c, n: statistics(c, n)["nearest_same_task"],
+                    AtLeast(NEAREST),
+                ),
+            ),
+            note=f"Silhouette by domain {found['silhouette_domain']:.2f}.",
+            regime=where,
         )
     ]
-    if np.isfinite(numbers["same_type_other_domain"]):
+    if np.isfinite(found["same_type_other_domain"]):
         result.append(
             Claim(
-                text="Updates of one task type are alike even across data sets, more than different tasks on "
-                "one data set.",
-                held=numbers["same_type_other_domain"] > numbers["other_type_same_domain"],
-                evidence=f"Mean cosine {numbers['same_type_other_domain']:.2f} for the same type in the other domain, "
-                f"{numbers['other_type_same_domain']:.2f} for another type in the same domain "
-                f"({numbers['same_task']:.2f} for the same task).",
+                text="Updates of one task type are alike even across data sets, more than different tasks on one data "
+                "set.",
+                parts=(
+                    part(
+                        "mean cosine of the same type in the other domain minus of another type in the same domain",
+                        lambda c, n: (
+                            similarities(c, n)["same_type_other_domain"] - similarities(c, n)["other_type_same_domain"]
+                        ),
+                        Above(0),
+                    ),
+                ),
+                note=f"Cosines {found['same_type_other_domain']:.2f} and {found['other_type_same_domain']:.2f}; same "
+                f"task {found['same_task']:.2f}.",
+                regime=where,
             )
         )
-        matrix = pair_matrix(cosine_MM, labels)
-        names = [str(name) for name in matrix]
-        twins = [
-            (row, column)
-            for row in names
-            for column in names
-            if row != column and row.endswith("/semseg") and column.endswith("/semseg")
-        ]
-        if twins:
-            rows = {row for row, _ in twins}
-            across = float(np.mean([matrix.loc[pair] for pair in twins]))
-            beside = {
-                row: [column for column in names if column != row and column.partition("/")[0] == row.partition("/")[0]]
-                for row in rows
-            }
-            home = float(np.mean([matrix.loc[row, columns].max() for row, columns in beside.items()]))
+        if not np.isnan(_segmentation_gap(cosine_MM, labels)):
+            statistic = "mean cosine with the other domain's segmentation minus with the closest other task of its own"
             result.append(
                 Claim(
                     text="Segmentation updates of one domain are closer to the other domain's segmentation than to any "
                     "other task of their own.",
-                    held=across > home,
-                    evidence=f"Mean cosine {across:.2f}, against {home:.2f} for the closest other task of the "
-                    f"same domain.",
+                    parts=(part(statistic, _segmentation_gap, Above(0)),),
+                    regime=where,
                 )
             )
-    lowest = min((value for key, value in numbers.items() if key.startswith("other_type")), default=float("nan"))
-    result.append(
-        Claim(
-            text="Every task has friends and enemies: some pairs of tasks move in similar, some in unrelated "
-            "directions.",
-            held=bool(numbers["same_task"] - lowest > 0.1),
-            evidence=f"Mean cosines reach from {np.nanmin(pair_matrix(cosine_MM, labels).to_numpy()):.2f} to "
-            f"{np.nanmax(pair_matrix(cosine_MM, labels).to_numpy()):.2f} between pairs of tasks.",
+    if len(set(labels)) > 2:
+        matrix = pair_matrix(cosine_MM, labels).to_numpy()
+        off = matrix[~np.eye(len(matrix), dtype=bool)]
+        result.append(
+            Claim(
+                text="Every task has friends and enemies: other tasks whose direction is like its own, and others "
+                "whose direction is unlike it.",
+                parts=(
+                    part("closest other task, lowest over tasks, mean cosine", _least_friend, Above(ALIKE)),
+                    part("farthest other task, highest over tasks, mean cosine", _least_enemy, Below(UNLIKE)),
+                ),
+                note=f"Between different tasks mean cosines reach from {off.min():.2f} to {off.max():.2f}.",
+                regime=where,
+            )
         )
-    )
     return result
+
+
+def _over_subsets(
+    of: Callable[[NDArray[np.floating], list[str]], float], cosine_MM: NDArray[np.floating], labels: list[str]
+) -> Estimate:
+    """A statistic of all models, jackknifed over the subsets (the s-th model of every pair is left out together)."""
+    seen: dict[str, int] = {}
+    number_M = np.array([seen.setdefault(name, -1) for name in labels])
+    for i, name in enumerate(labels):
+        seen[name] += 1
+        number_M[i] = seen[name]
+    left = []
+    for number in range(number_M.max() + 1 if number_M.max() > 1 else 0):
+        kept = np.flatnonzero(number_M != number)
+        left.append(of(cosine_MM[np.ix_(kept, kept)], [labels[i] for i in kept]))
+    return jackknife(of(cosine_MM, labels), left)
+
+
+def _segmentation_gap(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> float:
+    """Mean cosine of the domains' segmentations minus that with the closest other task of their own; NaN without."""
+    matrix = pair_matrix(cosine_MM, labels)
+    names = [str(name) for name in matrix]
+    rows = [name for name in names if name.endswith("/semseg")]
+    if len(rows) < 2:
+        return float("nan")
+    across = np.mean([matrix.loc[a, b] for a in rows for b in rows if a != b])
+    beside = {row: [n for n in names if n != row and n.split("/")[0] == row.split("/")[0]] for row in rows}
+    return float(across - np.mean([matrix.loc[row, columns].max() for row, columns in beside.items()]))
+
+
+def _least_friend(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> float:
+    """Each task's mean cosine with its closest other task; the lowest of them."""
+    matrix = pair_matrix(cosine_MM, labels).to_numpy(copy=True)
+    np.fill_diagonal(matrix, -np.inf)
+    return float(matrix.max(1).min())
+
+
+def _least_enemy(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> float:
+    """Each task's mean cosine with its farthest other task; the highest of them."""
+    matrix = pair_matrix(cosine_MM, labels).to_numpy(copy=True)
+    np.fill_diagonal(matrix, np.inf)
+    return float(matrix.min(1).max())
