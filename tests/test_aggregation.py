@@ -1,13 +1,17 @@
 """The methods as mixing weights, the step that applies them, and screening of faulty clients."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import naive
 import pytest
 import torch
 
 from matfl.config.run_config import RunConfig
-from matfl.server.aggregation import METHODS, Method, Mixing, Models, method, mix, register, screen
+from matfl.core.registry import PluginError
+from matfl.server.methods import METHODS, Method, Mixing, Round, method, register
+from matfl.server.mixing import mix
+from matfl.server.models import Models
+from matfl.server.screening import screen
 from matfl.server.updates import ClientUpdate, Layout, Updates, save_update
 
 SHAPES = {"stem": (4, 3), "conv1": (5, 4), "norm.mean": (6,), "norm.var": (6,), "conv2": (3, 7), "count": ()}
@@ -56,9 +60,24 @@ def structured(tasks, noise=0.1):
     return models, updates
 
 
-def apply(name, models, updates, tasks, config=CONFIG, **options):
+def decide(name, models, updates, tasks, config=CONFIG, **parameters):
+    """What the method called `name`, with some parameters changed, makes of the updates."""
+    starts = [models.owners.index(task) if task in models.owners else 0 for task in tasks]
+    round = Round(
+        number=1,
+        config=config,
+        models=models,
+        client_tasks=tuple(tasks),
+        updates=updates,
+        tasks=tuple(tasks),
+        starts=tuple(starts),
+    )
+    return replace(METHODS[name], **parameters).mix(round)
+
+
+def apply(name, models, updates, tasks, config=CONFIG, parameters=None, **options):
     chosen = METHODS[name]
-    mixing = chosen.mix(updates, tasks, config)
+    mixing = decide(name, models, updates, tasks, config, **parameters or {})
     mix(models, updates, mixing, tasks, scope=chosen.scope, **options)
     return mixing
 
@@ -85,11 +104,11 @@ def test_registry_lists_the_methods_in_order_with_their_sources():
         assert entry.title
         assert entry.description
         assert entry.source
-    assert [name for name in METHODS if METHODS[name].proximal] == ["fedprox"]
+    assert METHODS["fedprox"].mu == 0.01
     assert [name for name in METHODS if METHODS[name].scope == "client"] == ["local"]
-    assert method("matfl") is METHODS["matfl"]
+    assert METHODS.find("matfl") is METHODS["matfl"]
     with pytest.raises(ValueError, match=r"unknown method 'fedsgd': choose from local, single_task"):
-        method("fedsgd")
+        METHODS.find("fedsgd")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -99,7 +118,7 @@ def test_every_method_returns_rows_that_sum_to_one_for_any_number_of_clients(nam
     tasks = [*"abcabca"][:n]
     models, updates = round_of(tasks)
     updates = replace(updates, updates_NP=updates.updates_NP.to(dtype))
-    mixing = METHODS[name].mix(updates, tasks, CONFIG)
+    mixing = decide(name, models, updates, tasks)
     assert mixing.weights_NN.shape == (n, n)
     assert mixing.weights_NN.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     torch.testing.assert_close(mixing.weights_NN.sum(1).double(), torch.ones(n, dtype=torch.float64))
@@ -124,9 +143,9 @@ def test_permuting_clients_permutes_the_weights_and_leaves_the_models(name):
     other = replace(
         models, theta_CP=models.theta_CP.clone(), buffers_CB=models.buffers_CB.clone(), heads=dict(models.heads)
     )
-    config = replace(CONFIG, k=3, clusters=3)
-    a = apply(name, models, updates, tasks, config).weights_NN
-    b = apply(name, other, shuffled, shuffled_tasks, config).weights_NN
+    config, parameters = replace(CONFIG, k=3), {"clusters": 3} if name == "clustered" else {}
+    a = apply(name, models, updates, tasks, config, parameters).weights_NN
+    b = apply(name, other, shuffled, shuffled_tasks, config, parameters).weights_NN
     torch.testing.assert_close(b, a[order][:, order])
     torch.testing.assert_close(other.theta_CP, models.theta_CP)
     torch.testing.assert_close(other.buffers_CB, models.buffers_CB)
@@ -176,11 +195,11 @@ def test_k_of_two_with_perfect_partners_is_single_task(name):
 
 def test_clusters_are_the_tasks_where_updates_say_so():
     tasks = [*"abcabcabc"]
-    _, updates = structured(tasks)
-    mixing = METHODS["clustered"].mix(updates, tasks, replace(CONFIG, clusters=3))
-    single = METHODS["single_task"].mix(updates, tasks, CONFIG)
+    models, updates = structured(tasks)
+    mixing = decide("clustered", models, updates, tasks, clusters=3)
+    single = decide("single_task", models, updates, tasks)
     torch.testing.assert_close(mixing.weights_NN, single.weights_NN)
-    assert len(set(mixing.diagnostics["clusters"].tolist())) == 3
+    assert len(mixing.weights_NN.unique(dim=0)) == 3
 
 
 def test_clusters_agree_with_scikit_learn():
@@ -188,34 +207,34 @@ def test_clusters_agree_with_scikit_learn():
 
     for seed in range(5):
         tasks = ["a"] * 12
-        _, updates = round_of(tasks, seed)
+        models, updates = round_of(tasks, seed)
         flat = torch.cat(
             [updates.updates_NP[:, s.start : s.stop] for s in (LAYOUT.parameters[name] for name in LAYOUT.voting)], 1
         )
         labels = AgglomerativeClustering(4, metric="cosine", linkage="average").fit_predict(flat.numpy())
-        found = METHODS["clustered"].mix(updates, tasks, replace(CONFIG, clusters=4)).weights_NN > 0
+        found = decide("clustered", models, updates, tasks, clusters=4).weights_NN > 0
         assert torch.equal(found, torch.tensor(labels[:, None] == labels))
 
 
 def test_as_many_clusters_as_clients_and_equal_updates_still_give_exactly_that_many():
     tasks = ["a"] * 6
-    _, updates = round_of(tasks)
+    models, updates = round_of(tasks)
     updates.updates_NP.copy_(updates.updates_NP[:1].expand(6, -1))
     for clusters in (1, 3, 6, 8):
-        labels = METHODS["clustered"].mix(updates, tasks, replace(CONFIG, clusters=clusters)).diagnostics["clusters"]
-        assert len(labels.unique()) == min(clusters, 6)
+        weights_NN = decide("clustered", models, updates, tasks, clusters=clusters).weights_NN
+        assert len(weights_NN.unique(dim=0)) == min(clusters, 6)
 
 
 def test_soft_grouping_weighs_by_cosine_above_the_threshold():
     tasks = ["a"] * 7
-    _, updates = round_of(tasks)
+    models, updates = round_of(tasks)
     flat = torch.cat(
         [updates.updates_NP[:, s.start : s.stop] for s in (LAYOUT.parameters[name] for name in LAYOUT.voting)], 1
     )
     cosine = torch.cosine_similarity(flat[:, None], flat[None], dim=2)
     for threshold in (-1.0, 0.0, 0.2, 0.99):
         kept = torch.where(cosine >= threshold, cosine, 0).clamp(min=0)
-        found = METHODS["soft_grouping"].mix(updates, tasks, replace(CONFIG, threshold=threshold)).weights_NN
+        found = decide("soft_grouping", models, updates, tasks, threshold=threshold).weights_NN
         torch.testing.assert_close(found, kept / kept.sum(1, keepdim=True))
 
 
@@ -359,24 +378,78 @@ def test_streamed_updates_give_the_models_of_updates_in_memory(name, tmp_path, m
     torch.testing.assert_close(b.heads["a"], a.heads["a"])
 
 
-def test_a_method_of_ones_own_needs_a_function_and_a_name():
-    def nearest(updates, tasks, config):
-        return Mixing(weights_NN=torch.eye(len(updates)).roll(1, 0), diagnostics={"k": torch.tensor(config.k)})
-
-    own = Method(name="nearest", title="Nearest", description="the one before", source="a test", mix=nearest)
+def test_a_method_of_ones_own_is_a_function():
     try:
-        assert register(own) is own
-        register(replace(own, title="Again"))
-        assert method("nearest").title == "Again"
+
+        @method(title="Nearest", description="the one before")
+        def nearest(round):
+            weights_NN = torch.eye(round.n).roll(1, 0)
+            return Mixing(weights_NN=weights_NN, diagnostics={"k": torch.tensor(round.config.k)})
+
+        assert isinstance(nearest, Method)
+        assert METHODS["nearest"] is nearest
+        assert (nearest.title, nearest.family, nearest.scope) == ("Nearest", "own", "task")
         models, updates = round_of([*"ab"])
         start = models.theta_CP.clone()
         mixing = apply("nearest", models, updates, [*"ab"])
         torch.testing.assert_close(models.theta_CP, start + updates.updates_NP.flip(0))
         assert mixing.record()["k"] == 8
+
+        @method(title="Again")  # as when a cell runs twice
+        def nearest(round):
+            return torch.eye(round.n)
+
+        assert METHODS["nearest"].title == "Again"
+        assert torch.equal(decide("nearest", models, updates, [*"ab"]).weights_NN, torch.eye(2))
     finally:
-        METHODS.pop("nearest", None)
-    with pytest.raises(ValueError, match="'fedavg' is one of the package's methods: choose another name"):
-        register(replace(own, name="fedavg"))
+        METHODS.remove("nearest")
+    with pytest.raises(PluginError, match="'fedavg' is one of the package's methods: choose another name"):
+
+        @method(title="Mine")
+        def fedavg(round):
+            return torch.eye(round.n)
+
+    with pytest.raises(PluginError, match="cannot be removed"):
+        METHODS.remove("fedavg")
+
+
+def test_a_method_of_ones_own_has_parameters_that_are_its_fields():
+    try:
+
+        @register
+        @dataclass(frozen=True, kw_only=True)
+        class Scaled(Method):
+            name, title = "scaled", "Scaled"
+            factor: float = 2.0
+
+            def mix(self, round):
+                return Mixing(weights_NN=self.factor * torch.eye(round.n))
+
+        models, updates = round_of([*"ab"])
+        assert torch.equal(decide("scaled", models, updates, [*"ab"]).weights_NN, 2 * torch.eye(2))
+        assert torch.equal(decide("scaled", models, updates, [*"ab"], factor=3.0).weights_NN, 3 * torch.eye(2))
+        assert METHODS["scaled"] == Scaled()
+    finally:
+        METHODS.remove("scaled")
+
+
+@pytest.mark.parametrize(
+    "name,parameter,value,match",
+    [
+        ("fedprox", "mu", -1.0, r"fedprox.mu=-1.0: choose a number of at least 0"),
+        ("fedprox", "mu", float("nan"), "fedprox.mu=nan"),
+        ("clustered", "clusters", 0, "clustered.clusters=0: must be at least 1"),
+        ("soft_grouping", "threshold", 1.0, r"soft_grouping.threshold=1.0: choose a cosine in \[-1, 1\)"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(name, parameter, value, match):
+    with pytest.raises(ValueError, match=match):
+        replace(METHODS[name], **{parameter: value})
+
+
+def test_more_clusters_than_clients_do_not_fit_a_run():
+    with pytest.raises(ValueError, match=r"clustered.clusters=19: choose 1..18, the number of clients"):
+        replace(METHODS["clustered"], clusters=19).check(CONFIG)
 
 
 def test_mix_refuses_weights_and_tasks_that_do_not_fit():

@@ -242,7 +242,7 @@ def test_the_config_printed_is_the_config_read(matfl, tmp_path):
 
 
 def test_methods(matfl):
-    from matfl.server.aggregation import METHODS
+    from matfl.server.methods import METHODS
 
     _, out, _ = matfl("methods")
     assert [line.split()[0] for line in out.splitlines()] == list(METHODS)

@@ -38,10 +38,16 @@ def data(p=SEMSEG, n=9, size=32, seed=0):
     return torch.from_numpy(images), torch.from_numpy(labels(p, n, size, size, seed))
 
 
-def trained(config=CONFIG, p=SEMSEG, *, round=0, client=0, n=9, **options):
+def trained(config=CONFIG, p=SEMSEG, *, round=1, client=0, n=9, **options):
     model = build(config, p)
     result = train(model, *data(p, n, config.size), p, config, round=round, client=client, **options)
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, result
+
+
+def pulled(mu, p=SEMSEG):
+    """Options of `train` for FedProx's term from the model that `trained` starts from."""
+    start = {name: tensor.clone() for name, tensor in build(CONFIG, p).state_dict().items()}
+    return {"correct": lambda parameters: clients.add_pull(parameters, start, mu)} if mu else {}
 
 
 def equal(a, b):
@@ -55,14 +61,14 @@ def plain_loop(config, p, round, client, mu=0.0, n=9):
     start = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = torch.optim.Adam(
         model.parameters(),
-        lr=config.lr * config.lr_decay**round,
+        lr=config.lr * config.lr_decay ** (round - 1),
         weight_decay=config.weight_decay,
         amsgrad=True,
         fused=False,
     )
-    generator = stream(config.seed, "train", round, client)
+    generator = stream(config.seed, "train", round - 1, client)
     losses = []
-    torch.manual_seed(derive(config.seed, "dropout", round, client))
+    torch.manual_seed(derive(config.seed, "dropout", round - 1, client))
     for _ in range(config.local_epochs):
         for batch in torch.randperm(n, generator=generator).split(config.batch_size):
             if len(batch) == 1:
@@ -85,7 +91,7 @@ def plain_loop(config, p, round, client, mu=0.0, n=9):
 def test_training_is_the_plain_loop(name, mu):
     p = pair(name)
     config = override(CONFIG, local_epochs=1, lr=1e-3)
-    state, result = trained(config, p, round=2, client=3, mu=mu)
+    state, result = trained(config, p, round=2, client=3, **pulled(mu, p))
     expected, losses = plain_loop(config, p, 2, 3, mu)
     assert result.loss == pytest.approx(np.mean(losses), rel=1e-4)
     for key, tensor in expected.items():
@@ -94,14 +100,20 @@ def test_training_is_the_plain_loop(name, mu):
 
 def test_the_proximal_gradient_is_mu_times_the_distance():
     generator = torch.Generator().manual_seed(0)
-    parameters = [torch.nn.Parameter(torch.randn(3, 4, generator=generator)), torch.nn.Parameter(torch.randn(5))]
-    start = [torch.randn_like(parameter) for parameter in parameters]
-    for parameter in parameters:
+    weights = {
+        "a": torch.nn.Parameter(torch.randn(3, 4, generator=generator)),
+        "b": torch.nn.Parameter(torch.randn(5)),
+        "elsewhere": torch.nn.Parameter(torch.randn(2)),
+    }
+    start = {name: torch.randn_like(weights[name]) for name in "ab"}
+    for parameter in weights.values():
         parameter.grad = torch.ones_like(parameter)
-    penalty = 0.3 / 2 * sum((w - s).square().sum() for w, s in zip(parameters, start, strict=True))
+    parameters = [weights[name] for name in "ab"]
+    penalty = 0.3 / 2 * sum((weights[name] - start[name]).square().sum() for name in "ab")
     by_autograd = torch.autograd.grad(penalty, parameters)
-    clients._add_proximal_gradient(parameters, start, 0.3)
-    for parameter, origin, gradient in zip(parameters, start, by_autograd, strict=True):
+    clients.add_pull(weights, start, 0.3)
+    assert torch.equal(weights["elsewhere"].grad, torch.ones(2))
+    for parameter, origin, gradient in zip(parameters, start.values(), by_autograd, strict=True):
         torch.testing.assert_close(parameter.grad, 1 + 0.3 * (parameter.detach() - origin))
         torch.testing.assert_close(parameter.grad, 1 + gradient)
 
@@ -111,7 +123,7 @@ def test_a_strong_proximal_term_keeps_the_client_near_its_start():
     config = override(CONFIG, lr=1e-3, local_epochs=4, weight_decay=0.0)
 
     def drift(mu):
-        state, _ = trained(config, mu=mu)
+        state, _ = trained(config, **pulled(mu))
         return sum((state[name] - start[name]).square().sum().item() for name in start if name.endswith("weight"))
 
     assert drift(1e4) < 0.5 * drift(0.0)
@@ -125,7 +137,7 @@ def test_training_depends_on_seed_round_and_client_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert equal(first, again)
     assert (result.loss, result.images, result.steps) == (same.loss, same.images, same.steps)
-    for other in (trained(round=1), trained(client=1), trained(override(CONFIG, seed=1))):
+    for other in (trained(round=2), trained(client=1), trained(override(CONFIG, seed=1))):
         assert not equal(first, other[0])
 
 
@@ -136,14 +148,14 @@ def test_one_module_serves_clients_in_any_order():
     for order in ((0, 1), (1, 0)):
         for client in order:
             model.load_state_dict(start)
-            train(model, images, targets, SEMSEG, CONFIG, round=0, client=client)
+            train(model, images, targets, SEMSEG, CONFIG, round=1, client=client)
             state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
             assert equal(states.setdefault(client, state), state)
 
 
 def test_learning_rate_decays_by_round():
     config = override(CONFIG, lr=0.5, lr_decay=0.9)
-    assert [learning_rate(config, r) for r in range(3)] == pytest.approx([0.5, 0.45, 0.405])
+    assert [learning_rate(config, r) for r in (1, 2, 3)] == pytest.approx([0.5, 0.45, 0.405])
 
 
 def test_adam_is_new_each_round_and_its_first_step_is_the_learning_rate():
@@ -152,7 +164,7 @@ def test_adam_is_new_each_round_and_its_first_step_is_the_learning_rate():
     model, (images, targets) = build(config, SEMSEG), data(n=4)
     for round in range(3):
         before = model.head.last.weight.detach().clone()
-        assert train(model, images, targets, SEMSEG, config, round=round, client=0).steps == 1
+        assert train(model, images, targets, SEMSEG, config, round=round + 1, client=0).steps == 1
         moved = (model.head.last.weight.detach() - before).abs()
         torch.testing.assert_close(moved.median(), torch.tensor(1e-3 * 0.5**round), rtol=0.02, atol=0)
 
@@ -197,7 +209,7 @@ def test_a_few_images_can_be_learnt(name):
     target = torch.ones(8, 32, 32, dtype=p.task.target_dtype)
     target[:, :, 16:] = 4
     model = build(config, p)
-    losses = [train(model, images, target, p, config, round=r, client=0).loss for r in range(6)]
+    losses = [train(model, images, target, p, config, round=r + 1, client=0).loss for r in range(6)]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -331,6 +343,6 @@ def test_cuda_trains_without_waiting_and_repeats_bit_for_bit(precision, waiting_
         model = build(config, SEMSEG).to("cuda")
         images, targets = (tensor.to("cuda") for tensor in data())
         waiting_is_an_error()
-        train(model, images, targets, SEMSEG, config, round=0, client=0)
+        train(model, images, targets, SEMSEG, config, round=1, client=0)
         states.append({name: tensor.cpu() for name, tensor in model.state_dict().items()})
     assert equal(*states)

@@ -11,21 +11,20 @@ from tiny import tiny
 
 from matfl.runs import engine as federation
 from matfl.runs.run import Run, load_or_run
-from matfl.server.aggregation import METHODS, Method, Mixing, register
 from matfl.server.grouping import normalise, similarity
-
-
-def nearest(updates, tasks, config):
-    """Each client listens to itself and the most similar other client."""
-    s_NN = similarity(updates, updates.layout.voting).mean(0)
-    return Mixing(weights_NN=normalise(s_NN.where(s_NN >= s_NN.topk(2).values[:, 1:], 0)))
+from matfl.server.methods import METHODS, method
 
 
 @pytest.fixture
 def registered():
-    register(Method(name="nearest", title="Nearest", description="the most similar client", source="test", mix=nearest))
+    @method(title="Nearest", description="the most similar client", source="test")
+    def nearest(round):
+        """Each client listens to itself and the most similar other client."""
+        s_NN = similarity(round.updates, round.updates.layout.voting).mean(0)
+        return normalise(s_NN.where(s_NN >= s_NN.topk(2).values[:, 1:], 0))
+
     yield
-    del METHODS["nearest"]
+    METHODS.remove("nearest")
 
 
 def test_a_registered_method_decides_the_weights(tmp_path, registered):
@@ -47,15 +46,15 @@ def test_a_method_of_the_calling_script_reaches_other_processes(tmp_path):
 import sys
 sys.path.insert(0, {str(tests)!r})
 from tiny import tiny
-from matfl.server.aggregation import METHODS, Method, Mixing, register
+from matfl.server.methods import method
 from matfl.runs.run import load_or_run
 
-def selfish(updates, tasks, config):
+@method(title="Selfish", description="nobody else")
+def selfish(round):
     import torch
-    return Mixing(weights_NN=torch.eye(len(updates)))
+    return torch.eye(round.n)
 
 if __name__ == "__main__":
-    register(Method(name="selfish", title="Selfish", description="nobody else", source="test", mix=selfish))
     configs = [tiny(method="selfish", rounds=1, seed=seed) for seed in range(2)]
     runs = load_or_run(configs, runs_dir={str(tmp_path / "runs")!r}, cache_dir={str(tmp_path / "cache")!r}, jobs=2)
     print([float(abs(run.diagnostics["weights"][0]).trace()) for run in runs])

@@ -14,7 +14,9 @@ from matfl.data import Client, partition
 from matfl.models.network import build, start_backbone, start_head
 from matfl.runs import engine as federation
 from matfl.runs import store
+from matfl.runs.clients import client_round
 from matfl.runs.run import Run
+from matfl.server.methods import METHODS
 from matfl.server.server import Reply, Server
 from matfl.tasks.task import pairs
 
@@ -81,12 +83,12 @@ def by_hand(config, cache, participants):
     losses, metrics = [], []
     for round in range(config.rounds):
         trained = {}
-        for client in (clients[i] for i in participants(round)):
+        for client in (clients[i] for i in participants(round + 1)):
             model = build(config, client.pair)
             model.load_state_dict(server[client.pair.name])
             split = splits[client.pair.domain.name]
             images, targets = split["train"].tensors(client.pair.task.name, client.images)
-            result = local.train(model, images, targets, client.pair, config, round=round, client=client.index)
+            result = local.train(model, images, targets, client.pair, config, round=round + 1, client=client.index)
             trained[client.index] = (client.pair.name, {n: t.clone() for n, t in model.state_dict().items()})
             losses.append(result.loss)
         before = {name: {n: t.clone() for n, t in state.items()} for name, state in server.items()}
@@ -118,7 +120,7 @@ def test_fedavg_equals_a_loop_written_by_hand(trained, cache, participation, rou
     gradient into a step of full size, so that rounding grows from round to round."""
     run = trained(method="fedavg", participation=participation, rounds=rounds)
     chosen = [row["participants"] for row in run.rounds]
-    server, losses, metrics = by_hand(run.config, cache, lambda round: chosen[round])
+    server, losses, metrics = by_hand(run.config, cache, lambda round: chosen[round - 1])
     start = start_backbone(run.config)
     stored = weights(run)
     for task, state in server.items():
@@ -309,7 +311,7 @@ def test_a_client_that_breaks_down_is_left_out_and_recorded(train, monkeypatch, 
 
     def breaking(model, images, targets, pair, config, *, round, client, **others):
         result = intact(model, images, targets, pair, config, round=round, client=client, **others)
-        if client == 1 and round == 1:
+        if client == 1 and round == 2:
             if how == "loss":
                 raise FloatingPointError("the loss is not finite")
             next(model.backbone.parameters()).data.view(-1)[3] = float("nan")
@@ -350,7 +352,7 @@ def test_packing_is_undone_by_unpacking(changes):
     state.models.theta_CP.add_(torch.arange(len(state.models.owners))[:, None])
     packed = {name: t.clone() for name, t in server.pack(state).items()}
     again = server.unpack(packed, 7)
-    assert again.round == 7
+    assert again.rounds_done == 7
     assert_close(server.pack(again), packed, rtol=0, atol=0)
     for client in range(4):
         assert_close(server.dispatch(again, client), server.dispatch(state, client), rtol=0, atol=0)
@@ -362,8 +364,11 @@ def test_replies_that_do_not_come_are_recorded():
     state = server.start(start_backbone(config))
     before = {name: t.clone() for name, t in server.dispatch(state, 0).items()}
     trained = {name: t + 1 if t.is_floating_point() else t for name, t in before.items()}
-    after, record = server.aggregate(state, [Reply(client=0, state=trained, loss=0.5, images=4, seconds=1.0)])
-    assert after.round == 1
+    collection = server.begin(state)
+    assert collection.add(Reply(client=0, state=trained, loss=0.5, images=4, seconds=1.0)) is None
+    after, record = collection.finish()
+    assert after.rounds_done == 1
+    assert_close(server.dispatch(state, 0), before, rtol=0, atol=0)
     assert record.loss == 0.5
     assert record.row["participants"] == [0]
     assert set(record.row["excluded"]) == {"1", "2", "3"}
@@ -393,7 +398,8 @@ def test_a_client_trains_from_what_it_was_sent(cache):
     model = build(config, pair)
     sent = {name: t + 0.01 if t.is_floating_point() else t.clone() for name, t in model.state_dict().items()}
     kept = {name: t.clone() for name, t in sent.items()}
-    replies = [federation.client_round(model, sent, client, splits["outdoor"]["train"], config, round=0) for _ in "ab"]
+    split, method = splits["outdoor"]["train"], METHODS["fedavg"]
+    replies = [client_round(model, sent, client, split, config, method=method, round=1).reply for _ in "ab"]
     assert replies[0].loss == replies[1].loss
     assert replies[0].images == 2
     assert_close(sent, kept, rtol=0, atol=0)

@@ -439,7 +439,7 @@ def test_what_a_strategy_makes_of_replies_of_another_form(cache, tmp_path):
     settings = Settings.of(app_config(config))
     server = Server(config, client_pairs(config))
     state = server.start(engine.start_backbone(config))
-    strategy = ManyTask(server, state, store.Records(), Nodes(settings=settings), tmp_path)
+    strategy = ManyTask(server, state, store.Records(), Nodes(settings=settings), tmp_path, "run")
     with pytest.raises(ValueError, match="lacks the records 'model' and 'result'"):
         strategy._reply(0, RecordDict({"result": MetricRecord({"loss": 1.0})}), {"up": 0})
     for record in ({"names": ["a"], "values": [1.0, 2.0]}, {"names": ["a"], "values": [1]}, {"names": [1.0]}):

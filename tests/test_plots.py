@@ -18,7 +18,7 @@ from PIL import Image
 
 from matfl.paper import plots
 from matfl.paper.plots import style
-from matfl.server.aggregation import METHODS
+from matfl.server.methods import METHODS
 from matfl.tasks.task import DOMAINS, TASKS, pairs
 
 PAIRS = [pair.name for pair in pairs("scenes9") for _ in range(2)]

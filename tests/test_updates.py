@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from matfl.server.updates import ClientUpdate, Layout, Updates, save_update
+from matfl.server.updates import ClientUpdate, Layout, Rows, Updates, save_update
 
 
 class Net(nn.Module):
@@ -127,24 +127,30 @@ def test_updates_can_be_kept_in_half_precision():
     )
 
 
-def test_a_generator_that_reuses_one_model_is_read_as_it_goes():
+def test_replies_of_one_reused_model_are_copied_as_they_come():
     module = net(0)
     head = {"weight": torch.zeros(2)}
-
-    def train():
-        for client in range(3):
-            module.load_state_dict(net(client).state_dict())
-            head["weight"].fill_(client)
-            yield ClientUpdate(client=client, state=module, start_P=START, head=head)
-
-    updates = Updates.of(LAYOUT, train(), capacity=5)
+    rows = Rows(LAYOUT, 3)
+    for client in range(3):
+        module.load_state_dict(net(client).state_dict())
+        head["weight"].fill_(client)
+        rows.add(ClientUpdate(client=client, state=module, start_P=START, head=head))
+    updates = rows.updates()
     assert updates.clients == (0, 1, 2)
-    assert updates.updates_NP.shape == (3, LAYOUT.P)
     for client in range(3):
         assert torch.equal(updates.updates_NP[client], (LAYOUT.flatten(net(client)) - START).detach())
         assert updates.heads[client]["weight"][0] == client
-    with pytest.raises(ValueError, match="capacity=2: more replies came"):
-        Updates.of(LAYOUT, train(), capacity=2)
+    with pytest.raises(ValueError, match="capacity=3: more replies came"):
+        rows.add(client_update(4))
+
+
+def test_a_reply_of_wrong_shape_leaves_its_row_to_the_next():
+    rows = Rows(LAYOUT, 2)
+    with pytest.raises(ValueError, match=r"client 3: tensor 'norm.running_var' is missing"):
+        rows.add(client_update(3, state={n: t for n, t in net(3).state_dict().items() if n != "norm.running_var"}))
+    rows.add(client_update(1))
+    assert rows.updates().clients == (1,)
+    torch.testing.assert_close(rows.updates().updates_NP[0], (LAYOUT.flatten(net(1)) - START).detach())
 
 
 def test_no_replies():

@@ -47,7 +47,7 @@ def measure(config: RunConfig, *, precision: str = "fp32", folder: Path) -> dict
     server = Server(config, client_pairs(config))
     nodes = Nodes(settings=settings, clients={client: 100 + client for client in range(config.num_clients)})
     strategy = ManyTask(
-        server, server.start(start_backbone(config)), store.Records(static=server.static()), nodes, folder
+        server, server.start(start_backbone(config)), store.Records(static=server.static()), nodes, folder, "bench"
     )
     grid: Any = _grid_class()(strategy)
     store.create(folder, config, {})
@@ -134,7 +134,7 @@ def _grid_class() -> type:
                 record[name] = (
                     array if name.endswith(".buffers") else moved(array, settings.updates, len(self.payloads))
                 )
-            result = MetricRecord({"loss": 1.0, "images": 1, "seconds": 0.0})
+            result = MetricRecord({"loss": 1.0, "images": 1, "seconds": 0.0, "steps": 1})
             reply = Message(RecordDict({"model": record, "result": result}), reply_to=message)
             self.payloads.append(size(record))
             with no_object_id_recompute():

@@ -158,7 +158,7 @@ def _matfl(config: RunConfig, pair: Pair, device: torch.device, images: Tensor, 
     model = build(config, pair).to(device)
     images, targets = images.to(device), targets.to(device)
     config = override(config, local_epochs=1)
-    return lambda: train(model, images, targets, pair, config, round=0, client=0).images
+    return lambda: train(model, images, targets, pair, config, round=1, client=0).images
 
 
 def _floor(config: RunConfig, pair: Pair, device: torch.device, images: Tensor, targets: Tensor) -> Epoch:

@@ -29,8 +29,11 @@ from matfl.bench.record import Speed, machine, race, save
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import stream
 from matfl.models.network import Backbone, voting_layers
-from matfl.server.aggregation import METHODS, Models, mix, screen
 from matfl.server.grouping import similarity
+from matfl.server.methods import METHODS, Round
+from matfl.server.mixing import mix
+from matfl.server.models import Models
+from matfl.server.screening import screen
 from matfl.server.updates import ClientUpdate, Layout, Updates, save_update
 
 __all__ = ["PARTS", "main", "measure", "measure_streamed", "one_pair_at_a_time"]
@@ -101,9 +104,22 @@ def one_pair_at_a_time(
     return moved
 
 
+def _round(models: Models, updates: Updates) -> Round:
+    tasks = tuple(_tasks(len(updates)))
+    return Round(
+        number=1,
+        config=CONFIG,
+        models=models,
+        client_tasks=tuple(map(str, tasks)),
+        updates=updates,
+        tasks=tasks,
+        starts=tasks,
+    )
+
+
 def _step(models: Models, updates: Updates) -> int:
     tasks = _tasks(len(updates))
-    mix(models, updates, METHODS["matfl"].mix(updates, tasks, CONFIG), tasks)
+    mix(models, updates, METHODS["matfl"].mix(_round(models, updates)), tasks)
     return 1
 
 
@@ -128,7 +144,7 @@ def measure(
         heads=({},) * clients,
         buffers_NB=torch.ones(clients, layout.B, device=device),
     )
-    mixing = METHODS["matfl"].mix(updates, tasks, CONFIG)
+    mixing = METHODS["matfl"].mix(_round(models, updates))
     copied = torch.empty_like(matrix_NP[: 1 + (1 << 26) // layout.P])
 
     def run(work: Any) -> int:

@@ -220,7 +220,7 @@ def _assignments(items: Sequence[str]) -> dict[str, str]:
 
 def _chosen_config(arguments: argparse.Namespace) -> RunConfig:
     from matfl.config.run_config import load_toml, override, preset
-    from matfl.server.aggregation import METHODS
+    from matfl.server.methods import METHODS
 
     name = arguments.config
     changes = _assignments(arguments.param)
@@ -324,7 +324,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _methods(_: argparse.Namespace) -> None:
-    from matfl.server.aggregation import METHODS
+    from matfl.server.methods import METHODS
 
     width = max(map(len, METHODS))
     for name, method in METHODS.items():

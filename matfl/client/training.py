@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import derive, stream
@@ -23,7 +23,22 @@ from matfl.tasks.task import Pair
 if TYPE_CHECKING:
     from matfl.data import Split
 
-__all__ = ["TrainResult", "evaluate", "learning_rate", "loss_weight", "measure", "resolve_precision", "train"]
+__all__ = [
+    "Correction",
+    "TrainResult",
+    "add_pull",
+    "aspects",
+    "evaluate",
+    "learning_rate",
+    "loss_weight",
+    "mean_loss",
+    "measure",
+    "resolve_precision",
+    "train",
+]
+
+Correction = Callable[[Mapping[str, Tensor]], None]
+"""Changes the gradients of parameters, given by their names, in place."""
 
 PIXELS = 1 << 21
 """Network pixels of a batch in evaluation: eight images of the paper's size, at most 64 small ones."""
@@ -62,8 +77,8 @@ def _cpu_has_bf16() -> bool:
 
 
 def learning_rate(config: RunConfig, round: int) -> float:
-    """lr x lr_decay^round; rounds count from 0 (section 4.1)."""
-    return config.lr * config.lr_decay**round
+    """lr x lr_decay^(round - 1); rounds count from 1 (section 4.1)."""
+    return config.lr * config.lr_decay ** (round - 1)
 
 
 def loss_weight(config: RunConfig, pair: Pair) -> float:
@@ -80,16 +95,25 @@ def train(
     *,
     round: int,
     client: int,
-    mu: float = 0.0,
+    correct: Correction | None = None,
+    only: Literal["backbone", "head"] | None = None,
+    phase: int = 0,
     aspects_N: Tensor | None = None,
 ) -> TrainResult:
     """Train `model` in place for `config.local_epochs` on one client's images, from the state that it holds.
 
     images_u8 (n, 3, H, W) and targets (n, ...) may lie on the model's device or anywhere else; batches follow the
-    model. Adam (amsgrad, L2 term) is made anew; order, augmentation and dropout depend on (config.seed, round, client)
-    alone. `mu` > 0 adds FedProx's mu/2 ||w - w_start||^2 over all parameters. A last batch of one image is skipped:
-    batch norm needs two. `aspects_N` (CPU) is height over width of the original pictures where they were resized to the
-    network's shape (`matfl.data.augment`). Nothing waits for the device within an epoch.
+    model. Adam (amsgrad, L2 term) is made anew; order, augmentation and dropout depend on config.seed, round, client
+    and phase alone. A last batch of one image is skipped: batch norm needs two. Nothing waits for the device within an
+    epoch.
+
+    Args:
+        round: 1-based.
+        correct: called after each backward pass with the trained parameters by name.
+        only: train this part; the other one's parameters and batch-norm statistics stay as they are.
+        phase: number of the call within the client's round, from 0.
+        aspects_N: (CPU) height over width of the original pictures where they were resized to the network's shape
+            (`matfl.data.augment`).
 
     Raises ValueError when no batch has two images, FloatingPointError when the loss is not finite after an epoch.
     """
@@ -110,20 +134,24 @@ def train(
     layout = _memory_format(device, dtype)
     model.to(memory_format=layout)  # type: ignore[call-overload]
     model.train()
-    parameters = list(model.parameters())
-    start = [p.detach().clone() for p in parameters] if mu else []
+    parameters = dict(model.named_parameters())
+    if only:
+        getattr(model, "head" if only == "backbone" else "backbone").eval()
+        parameters = {name: p for name, p in parameters.items() if name.startswith(f"{only}.")}
     optimizer = torch.optim.Adam(
-        parameters,
+        list(parameters.values()),
         lr=learning_rate(config, round),
         weight_decay=config.weight_decay,
         amsgrad=True,
         fused=device.type in ("cpu", "cuda"),
     )
     scale = loss_weight(config, pair)
-    generator = stream(config.seed, "train", round, client)
+    key = (round - 1, client, phase) if phase else (round - 1, client)
+    generator = stream(config.seed, "train", *key)
     total = torch.zeros((), device=device, dtype=torch.float64 if device.type != "mps" else torch.float32)
     steps = passes = 0
-    with _dropout_from(derive(config.seed, "dropout", round, client), device), _deterministic(device):
+    frozen = _frozen(p for name, p in model.named_parameters() if name not in parameters)
+    with _dropout_from(derive(config.seed, "dropout", *key), device), _deterministic(device), frozen:
         for epoch in range(config.local_epochs):
             order = torch.randperm(n, generator=generator)
             there = order.to(images_u8.device, non_blocking=True)
@@ -143,8 +171,8 @@ def train(
                 loss = pair.task.loss(prediction, target)
                 optimizer.zero_grad()
                 (scale * loss).backward()
-                if mu:
-                    _add_proximal_gradient(parameters, start, mu)
+                if correct:
+                    correct(parameters)
                 optimizer.step()
                 total += loss.detach()
                 steps += 1
@@ -157,11 +185,55 @@ def train(
     return TrainResult(loss=total.item() / steps, seconds=time.perf_counter() - began, images=passes, steps=steps)
 
 
-def _add_proximal_gradient(parameters: Sequence[Tensor], start: list[Tensor], mu: float) -> None:
-    """Gradient of mu/2 ||w - w_start||^2 is mu (w - w_start)."""
-    pairs = [(p.grad, p.detach(), s) for p, s in zip(parameters, start, strict=True) if p.grad is not None]
-    gradients, values, origins = map(list, zip(*pairs))
-    torch._foreach_add_(gradients, torch._foreach_sub(values, origins), alpha=mu)
+def add_pull(parameters: Mapping[str, Tensor], origin: Mapping[str, Tensor], strength: float) -> None:
+    """Add strength (w - w_0), the gradient of strength/2 ||w - w_0||^2, to the gradients of `parameters`.
+
+    `origin` holds w_0 by name; parameters without one, or without a gradient, are left alone.
+    """
+    pulled = [(p, origin[name]) for name, p in parameters.items() if p.grad is not None and name in origin]
+    gradients = [p.grad for p, _ in pulled if p.grad is not None]
+    away = torch._foreach_sub([p.detach() for p, _ in pulled], [start.to(p.device) for p, start in pulled])
+    torch._foreach_add_(gradients, away, alpha=strength)
+
+
+def aspects(split: Split, indices: Sequence[int]) -> Tensor | None:
+    """Height over width (N,) of the original pictures; None for rendered ones, which enter the network as they are."""
+    if split.domain.rendered:
+        return None
+    return torch.tensor([height / width for height, width in map(split.native_size, indices)])
+
+
+@torch.no_grad()
+def mean_loss(model: Model, images_u8: Tensor, targets: Tensor, pair: Pair, config: RunConfig) -> float:
+    """Mean loss of `model` on images that are not augmented, in evaluation mode; each image counts the same.
+
+    Shapes as in `train`; the task's loss without its weight. Nothing is learned and nothing random is drawn.
+    """
+    device = next(model.parameters()).device
+    dtype = resolve_precision(config, device)
+    layout = _memory_format(device, dtype)
+    model.to(memory_format=layout)  # type: ignore[call-overload]
+    model.eval()
+    total = 0.0
+    with _deterministic(device):
+        for picture, label in zip(images_u8.split(config.batch_size), targets.split(config.batch_size)):
+            with _autocast(device, dtype):
+                prediction = model(normalise(picture.to(device)).contiguous(memory_format=layout))
+            total += float(pair.task.loss(prediction, label.to(device))) * len(picture)
+    return total / len(images_u8)
+
+
+@contextmanager
+def _frozen(parameters: Iterator[nn.Parameter]) -> Iterator[None]:
+    """Within, no gradients are computed for the parameters."""
+    held = list(parameters)
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
 
 
 def _memory_format(device: torch.device, dtype: torch.dtype) -> torch.memory_format:

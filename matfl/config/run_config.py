@@ -41,7 +41,7 @@ class RunConfig:
     preset: str = "paper_9"
     """Name of the preset that this config started from; part of the run's name."""
     method: str = "matfl"
-    """A name in `matfl.server.aggregation.METHODS`."""
+    """A name in `matfl.server.methods.METHODS`."""
     tasks: str = "paper9"
     """A task set (`matfl.tasks.task.TASK_SETS`) or a comma-separated list of `domain/task` pairs."""
     clients_per_task: int = 2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import Generic, Protocol, TypeVar
 
@@ -19,6 +20,8 @@ PLUGINS = "MATFL_PLUGINS"
 """Environment variable with the names of modules to import as plug-ins."""
 
 _loaded: set[str] = set()
+_filling: set[str] = set()
+"""Modules of built-ins that are being imported."""
 
 
 class PluginError(ValueError):
@@ -54,7 +57,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self.kind = kind
         self._builtin = builtin
         self._items: dict[str, T] = {}
-        self._own: frozenset[str] = frozenset()
+        self._own: set[str] = set()
         self._origin: dict[str, str] = {}
 
     def register(self, item: T) -> T:
@@ -63,8 +66,10 @@ class Registry(Mapping[str, T], Generic[T]):
         A plug-in's or a notebook cell's own earlier entry is replaced (a cell may run twice). Raises PluginError when
         the name is one of the package's, or belongs to another module.
         """
+        self._fill_own()
         module = origin_of(item)
-        if item.name in self._own:
+        own = self._builtin in _filling
+        if item.name in self._own and not own:
             raise PluginError(f"{item.name!r} is one of the package's {self.kind}s: choose another name")
         before = self._origin.get(item.name, module)
         if before != module:
@@ -73,7 +78,30 @@ class Registry(Mapping[str, T], Generic[T]):
             )
         self._items[item.name] = item
         self._origin[item.name] = module
+        if own:
+            self._own.add(item.name)
         return item
+
+    def remove(self, name: str) -> None:
+        """Take out an entry of a plug-in or a notebook. Raises PluginError when it is one of the package's."""
+        if name in self._own:
+            raise PluginError(f"{name!r} is one of the package's {self.kind}s: it cannot be removed")
+        del self._items[name], self._origin[name]
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Within, what is registered counts as the package's own: for a module of built-ins that anyone may import."""
+        outermost = self._builtin not in _filling
+        _loaded.add(self._builtin)
+        _filling.add(self._builtin)
+        try:
+            yield
+        except BaseException:
+            _loaded.discard(self._builtin)
+            raise
+        finally:
+            if outermost:
+                _filling.discard(self._builtin)
 
     def find(self, name: str) -> T:
         """The entry called `name`. Raises ValueError listing the known ones."""
@@ -90,11 +118,13 @@ class Registry(Mapping[str, T], Generic[T]):
         self._fill()
         return self._origin[name]
 
-    def _fill(self) -> None:
+    def _fill_own(self) -> None:
         if self._builtin and self._builtin not in _loaded:
-            _loaded.add(self._builtin)
-            importlib.import_module(self._builtin)
-            self._own = frozenset(self._items)
+            with self.filling():
+                importlib.import_module(self._builtin)
+
+    def _fill(self) -> None:
+        self._fill_own()
         load_plugins()
 
     def __getitem__(self, name: str) -> T:

@@ -10,9 +10,9 @@ import torch
 from flwr.app import Array, ArrayRecord
 from torch import Tensor
 
-from matfl.server.updates import Layout
+from matfl.server.layout import Layout
 
-__all__ = ["DTYPES", "Precision", "Wire", "size"]
+__all__ = ["DTYPES", "Precision", "Wire", "from_arrays", "size", "to_arrays"]
 
 State = Mapping[str, Tensor]
 Precision = Literal["fp32", "fp16"]
@@ -65,6 +65,27 @@ class Wire:
             row_B = _take(record, f"{part}.buffers", layout.B, torch.float32).to(device)
             state |= {f"{part}.{name}": tensor for name, tensor in layout.unflatten(row_P, row_B).items()}
         return state
+
+
+def to_arrays(tensors: State) -> ArrayRecord:
+    """A method's tensors as they are, each an array of its name. Raises ValueError for a type that Flower lacks."""
+    record = ArrayRecord()
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.bfloat16:
+            raise ValueError(f"tensor {name!r} is bfloat16, which Flower's arrays lack: send float32 or float16")
+        record[name] = Array(tensor.detach().cpu().numpy())
+    return record
+
+
+def from_arrays(record: ArrayRecord, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+    """What `to_arrays` was given, on `device`. Raises ValueError naming an array that cannot be read."""
+    tensors = {}
+    for name, array in record.items():
+        try:
+            tensors[name] = torch.from_numpy(array.numpy().copy()).to(device)
+        except (ValueError, TypeError, EOFError, OSError) as error:
+            raise ValueError(f"array {name!r} cannot be read ({type(error).__name__})") from None
+    return tensors
 
 
 def size(record: ArrayRecord) -> int:

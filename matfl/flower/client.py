@@ -21,11 +21,14 @@ import matfl
 from matfl.client import training as local
 from matfl.config.run_config import RunConfig, override
 from matfl.data import Client, Split, load_split, partition
-from matfl.flower.arrays import Wire
+from matfl.flower import memory
+from matfl.flower.arrays import Wire, from_arrays, to_arrays
 from matfl.flower.settings import NodeSettings, run_config
 from matfl.models.network import Model, build
 from matfl.runs import engine as federation
-from matfl.server.updates import Layout
+from matfl.runs.clients import client_round, personal_model
+from matfl.server.layout import Layout
+from matfl.server.methods import method_of
 from matfl.tasks.task import Pair, pairs
 
 __all__ = ["app", "share"]
@@ -136,20 +139,36 @@ def train(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records
     """Local training from the dispatched model; in a round that is evaluated also the trained model's metrics."""
     ask, model, wire, start = _begin(content, config, node)
     client = share(config, node)
-    reply = federation.client_round(
+    place = memory.Place.of(node.cache_dir, cast(str, ask["run"]), node.client)
+    extra = content.get("message")
+    reply, kept = client_round(
         model,
         start,
         client,
         _split(config, node, "train"),
         config,
+        method=method_of(config),
         round=cast(int, ask["round"]),
-        mu=cast(float, ask["mu"]),
+        message=from_arrays(cast(ArrayRecord, extra), _device(model)) if extra is not None else {},
+        memory=place.load(cast(int, ask["memory"]), _device(model)),
     )
+    if kept:
+        place.save(cast(int, ask["round"]), kept, keep=cast(int, ask["memory"]))
     updates = cast(Any, ask["updates"])
     records: Records = {
         "model": wire.encode(reply.state, updates, start=None if updates == "fp32" else start),
-        "result": MetricRecord({"loss": reply.loss, "images": reply.images, "seconds": reply.seconds}),
+        "result": MetricRecord(
+            {
+                "loss": reply.loss,
+                "images": reply.images,
+                "seconds": reply.seconds,
+                "steps": reply.steps,
+                "memory": int(bool(kept)),
+            }
+        ),
     }
+    if reply.message:
+        records["message"] = to_arrays(reply.message)
     if ask["evaluate"] and np.isfinite(reply.loss) and all(t.isfinite().all() for t in model.parameters()):
         records["metrics"] = _measure(model, config, node)
     return records
@@ -159,7 +178,22 @@ def train(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records
 @_answers
 def evaluate(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records:
     """The metrics of the model that the server sent, on this node's validation split."""
-    _, model, _, start = _begin(content, config, node)
+    ask, model, _, start = _begin(content, config, node)
+    method = method_of(config)
+    if method.personal:
+        place = memory.Place.of(node.cache_dir, cast(str, ask["run"]), node.client)
+        start = dict(
+            personal_model(
+                model,
+                start,
+                share(config, node),
+                _split(config, node, "train"),
+                config,
+                method=method,
+                round=cast(int, ask["round"]),
+                memory=place.load(cast(int, ask["memory"]), _device(model)),
+            )
+        )
     model.load_state_dict(start)
     return {"metrics": _measure(model, config, node)}
 
@@ -180,6 +214,10 @@ def _begin(
     dispatched = wire.decode(cast(ArrayRecord, content["model"]), cast(Any, ask["models"]), device=device)
     integers = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name not in dispatched}
     return ask, model, wire, {**dispatched, **integers}
+
+
+def _device(model: Model) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _measure(model: Model, config: RunConfig, node: NodeSettings) -> ConfigRecord:

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from matfl.flower.arrays import Wire, size
+from matfl.core.records import MetricRow
+from matfl.flower.arrays import Wire, size, to_arrays
 from matfl.flower.nodes import Nodes, reason
 from matfl.server.server import Owner, Server, ServerState
 from matfl.tasks.task import Pair
@@ -44,10 +45,15 @@ class Exchange:
         wires: Mapping[Pair, Wire],
         *,
         round: int,
+        run: str,
+        memory: Mapping[int, int],
     ) -> list[Message]:
         """A message for each client with the model of `asked`; clients of one owner get the same arrays.
 
-        `round` counts from 0.
+        Args:
+            round: 1-based.
+            run: what names this run to its clients.
+            memory: the last round in which each client took part, whose memory it goes on with; 0 without.
         """
         settings = self.nodes.settings
         arrays: dict[Owner, ArrayRecord] = {}
@@ -58,19 +64,24 @@ class Exchange:
             record = ArrayRecord()  # of its own, since whoever reads a message empties it
             for name, array in arrays[owner].items():
                 record[name] = array
+            content = RecordDict({"model": record})
+            if kind == "train" and (extra := server.method.message(server.round(state), client)):
+                content["message"] = to_arrays(extra)
+                self.bytes += size(cast(ArrayRecord, content["message"]))
             self.bytes += size(record)
             ask = {
                 "round": round,
                 "client": client,
                 "hash": server.config.hash,
-                "mu": server.mu,
+                "run": run,
+                "memory": memory.get(client, 0),
                 "evaluate": server.evaluates(round),
                 "models": settings.models,
                 "updates": settings.updates,
             }
-            content = RecordDict({"model": record, "ask": ConfigRecord(cast(Any, ask))})
+            content["ask"] = ConfigRecord(cast(Any, ask))
             message = Message(
-                content, self.nodes.clients[client], kind, ttl=settings.round_timeout, group_id=str(round + 1)
+                content, self.nodes.clients[client], kind, ttl=settings.round_timeout, group_id=str(round)
             )
             self.sent[client] = message.metadata
             messages.append(message)
@@ -99,7 +110,7 @@ class Exchange:
             self.failed.pop(client)
 
 
-def metric_rows(content: RecordDict, owner: Owner, kind: str, *, round: int) -> list[tuple[Any, ...]]:
+def metric_rows(content: RecordDict, owner: Owner, kind: str, *, round: int) -> list[MetricRow]:
     """A reply's metrics as rows of metrics.csv after `round` rounds. Raises ValueError when they have another form."""
     record = content.get("metrics")
     held: dict[str, Any] = dict(record) if isinstance(record, ConfigRecord) else {}
@@ -108,6 +119,6 @@ def metric_rows(content: RecordDict, owner: Owner, kind: str, *, round: int) -> 
     if not sound or not all(isinstance(n, str) for n in names) or not all(isinstance(v, float) for v in values):
         raise ValueError("its metrics are not names and values")
     return [
-        (round, owner.pair.domain.name, owner.pair.task.name, owner.client, kind, name, value)
+        MetricRow(round, owner.pair.domain.name, owner.pair.task.name, owner.client, kind, name, value)
         for name, value in zip(names, values)
     ]

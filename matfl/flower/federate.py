@@ -8,6 +8,7 @@ import flwr
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
+from matfl.flower import memory
 from matfl.flower.nodes import Nodes
 from matfl.flower.settings import Settings, client_pairs
 from matfl.flower.strategy import ManyTask
@@ -49,7 +50,8 @@ def federation(grid: Grid, settings: Settings) -> Path:
             return path
         nodes = Nodes(settings=settings)
         nodes.wait(grid, settings.needed_at_start)
-        strategy = ManyTask(server, *_state(server, nodes, path, stored), nodes, path)
+        run = memory.run_name(config, store.read_provenance(path))
+        strategy = ManyTask(server, *_state(server, nodes, path, stored), nodes, path, run)
         strategy.start(grid, ArrayRecord(), num_rounds=config.rounds - stored, timeout=settings.round_timeout)
     return path
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
+from torch import Tensor
 
-from matfl.flower.arrays import Wire, size
+from matfl.core.records import MetricRow, RoundRow
+from matfl.flower.arrays import Wire, from_arrays, size
 from matfl.flower.exchange import Exchange, metric_rows
 from matfl.flower.nodes import Nodes
 from matfl.models.network import build_head
 from matfl.runs import store
+from matfl.runs.engine import add_diagnostics
+from matfl.server.layout import Layout
 from matfl.server.server import Owner, Reply, Server, ServerState
-from matfl.server.updates import Layout
 
 __all__ = ["ManyTask"]
 
@@ -26,21 +30,27 @@ _log = logging.getLogger("flwr")
 
 
 class ManyTask(Strategy):
-    """One model a task (or a client), moved by any of `matfl.server.aggregation.METHODS`; every round is stored.
+    """One model a task (or a client), moved by any of `matfl.server.methods.METHODS`; every round is stored.
 
     The models are in `state`, not in the arrays that `Strategy.start` hands around: those stay empty, so that nothing
-    is held twice. Rounds count on from `state.round`, whatever number Flower gives them.
+    is held twice. Rounds count on from `state.rounds_done`, whatever number Flower gives them.
     """
 
-    def __init__(self, server: Server, state: ServerState, records: store.Records, nodes: Nodes, path: Path) -> None:
+    def __init__(
+        self, server: Server, state: ServerState, records: store.Records, nodes: Nodes, path: Path, run: str
+    ) -> None:
+        """`run` names this run to its clients, who keep what they remember under it."""
+        self.run = run
         self.server, self.state, self.records, self.nodes, self.path = server, state, records, nodes, path
         heads = {pair: Layout.of(build_head(server.config, pair)) for pair in dict.fromkeys(server.client_pairs)}
         self.wires = {pair: Wire(parts={"backbone": server.layout, "head": head}) for pair, head in heads.items()}
         self._exchange = Exchange(nodes=nodes)
         self._asked: dict[int, Owner] = {}
-        self._row: dict[str, Any] = {}
+        self._row = RoundRow()
         self._seconds: dict[str, float] = {}
-        self._metrics: list[tuple[Any, ...]] = []
+        self._metrics: list[MetricRow] = []
+        self._remember: list[int] = []
+        self._diagnostics: dict[str, np.ndarray] = {}
         self._began = time.perf_counter()
 
     def summary(self) -> None:
@@ -50,7 +60,7 @@ class ManyTask(Strategy):
             "matfl: %s with %d clients, rounds %d to %d, stored in %s",
             config.name,
             config.num_clients,
-            self.state.round + 1,
+            self.state.next_round,
             config.rounds,
             self.path,
         )
@@ -62,18 +72,18 @@ class ManyTask(Strategy):
 
         Raises TimeoutError when fewer than `Settings.min_clients` are connected for too long.
         """
-        self._seconds, self._metrics = {}, []
+        self._seconds, self._metrics, self._remember = {}, [], []
         self._begin()
         self.nodes.wait(grid, self.nodes.settings.min_clients)
         self._spend("wait")
-        chosen = self.server.participants(self.state.round)
-        own = any(owner.client >= 0 for owner in self.server.evaluated)
+        chosen = self.server.participants(self.state.next_round)
+        own = self.server.own_heads
         asked = {
             client: Owner(pair=self.server.client_pairs[client], client=client if own else -1)
             for client in chosen
             if client in self.nodes.clients
         }
-        messages = self._exchange.messages("train", asked, self.server, self.state, self.wires, round=self.state.round)
+        messages = self._messages("train", asked, self.state.next_round)
         self._exchange.failed = {client: "its node is not connected" for client in chosen if client not in asked}
         return messages
 
@@ -85,57 +95,88 @@ class ManyTask(Strategy):
         exchange.take(replies)
         self._spend("train")
         wire = {"down": exchange.bytes, "up": 0}
-        after, record = self.server.aggregate(self.state, self._replies(exchange, wire))
-        excluded = {int(client): why for client, why in record.row["excluded"].items()} | exchange.failed
-        for client, why in sorted(excluded.items()):
-            _log.warning(
-                "matfl: round %d without client %d (%s): %s", after.round, client, self.server.client_pairs[client], why
-            )
-        settings = self.nodes.settings
-        self._row = {
-            "round": after.round,
-            **record.row,
-            "excluded": {str(client): why for client, why in sorted(excluded.items())},
-            "duplicates": exchange.duplicates,
-            "wire": {**wire, "models": settings.models, "updates": settings.updates},
-        }
-        if own := sorted(self.nodes.own_data.intersection(record.row["participants"])):
-            self._row["own_data"] = own
-        for name, array in record.diagnostics.items():
-            self.records.diagnostics.setdefault(name, []).append(array)
-        self.state = after
-        self._spend("mix")
-        return None, MetricRecord({"loss": record.loss, "clients": len(record.row["participants"])})
-
-    def _replies(self, exchange: Exchange, wire: dict[str, int]) -> Iterator[Reply]:
-        """Replies as the server takes them, one at a time; the arrays of each are freed as they are read."""
+        collection = self.server.begin(self.state)
         for client in list(exchange.found):
-            content = exchange.found.pop(client)
+            content = exchange.found.pop(client)  # frees its arrays as they are read
             try:
                 reply, rows = self._reply(client, content, wire)
             except (KeyError, TypeError, ValueError) as error:
                 exchange.failed[client] = f"its reply cannot be used: {error}"
                 continue
+            collection.add(reply)
             self._metrics += rows
-            yield reply
+        after, record = collection.finish()
+        excluded = {int(client): why for client, why in record.row["excluded"].items()} | exchange.failed
+        for client, why in sorted(excluded.items()):
+            _log.warning(
+                "matfl: round %d without client %d (%s): %s",
+                after.rounds_done,
+                client,
+                self.server.client_pairs[client],
+                why,
+            )
+        settings = self.nodes.settings
+        self._row = {
+            **record.row,
+            "excluded": {str(client): why for client, why in sorted(excluded.items())},
+            "duplicates": exchange.duplicates,
+            "wire": {**wire, "models": settings.models, "updates": settings.updates},
+        }
+        if self._remember:
+            self._row["memory"] = sorted(self._remember)
+        if own := sorted(self.nodes.own_data.intersection(record.row["participants"])):
+            self._row["own_data"] = own
+        self._diagnostics = record.diagnostics
+        self.state = after
+        self._spend("mix")
+        return None, MetricRecord({"loss": record.loss, "clients": len(record.row["participants"])})
 
-    def _reply(self, client: int, content: RecordDict, wire: dict[str, int]) -> tuple[Reply, list[tuple[Any, ...]]]:
+    def _messages(self, kind: str, asked: dict[int, Owner], round: int) -> list[Message]:
+        rows = [*self.records.rounds, self._row] if kind == "evaluate" else self.records.rounds
+        memory = {
+            entry["client"]: row["round"] if entry["client"] in row.get("memory", ()) else 0
+            for row in rows
+            for entry in row["clients"]
+        }
+        return self._exchange.messages(
+            kind, asked, self.server, self.state, self.wires, round=round, run=self.run, memory=memory
+        )
+
+    def _reply(self, client: int, content: RecordDict, wire: dict[str, int]) -> tuple[Reply, list[MetricRow]]:
         """A client's reply and its rows of kind 'local'."""
         model, result = content.get("model"), content.get("result")
         if not isinstance(model, ArrayRecord) or not isinstance(result, MetricRecord):
             raise ValueError("it lacks the records 'model' and 'result'")
-        loss, images, seconds = (float(cast(float, result[key])) for key in ("loss", "images", "seconds"))
+        loss, images, seconds, steps = (
+            float(cast(float, result[key])) for key in ("loss", "images", "seconds", "steps")
+        )
         wire["up"] += size(model)
+        extra = content.get("message")
+        message: dict[str, Tensor] = {}
+        if isinstance(extra, ArrayRecord):
+            wire["up"] += size(extra)
+            message = from_arrays(extra, self.server.device)
         pair, precision = self.server.client_pairs[client], self.nodes.settings.updates
         start = self.server.dispatch(self.state, client)
         state = self.wires[pair].decode(
             model, precision, start=None if precision == "fp32" else start, device=self.server.device
         )
+        if result.get("memory"):
+            self._remember.append(client)
         rows = []
         if "metrics" in content:
-            rows = metric_rows(content, Owner(pair=pair, client=client), "local", round=self.state.round + 1)
+            rows = metric_rows(content, Owner(pair=pair, client=client), "local", round=self.state.next_round)
         integers = {name: tensor for name, tensor in start.items() if name not in state}
-        return Reply(client=client, state={**state, **integers}, loss=loss, images=int(images), seconds=seconds), rows
+        reply = Reply(
+            client=client,
+            state={**state, **integers},
+            loss=loss,
+            images=int(images),
+            seconds=seconds,
+            steps=int(steps),
+            message=message,
+        )
+        return reply, rows
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -155,13 +196,11 @@ class ManyTask(Strategy):
             if its:
                 asked[min(its, key=lambda client: (client not in self._row["participants"], client))] = owner
         self._asked = asked
-        return self._exchange.messages(
-            "evaluate", asked, self.server, self.state, self.wires, round=self.state.round - 1
-        )
+        return self._messages("evaluate", asked, self.state.rounds_done)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Note the metrics of the aggregated models, and store the round."""
-        rows: list[tuple[Any, ...]] = []
+        rows: list[MetricRow] = []
         if self._evaluates:
             self._exchange.take(replies)
             rows = self._evaluation()
@@ -169,6 +208,7 @@ class ManyTask(Strategy):
         self._spend("evaluate")
         self.records.metrics += self._metrics + rows
         self.records.rounds.append({**self._row, "seconds": {k: round(v, 4) for k, v in self._seconds.items()}})
+        add_diagnostics(self.records, self._diagnostics)
         store.save_round(self.path, self.server.config, self.server.pack(self.state), self.records)
         if not rows:
             return None
@@ -179,9 +219,9 @@ class ManyTask(Strategy):
             }
         )
 
-    def _evaluation(self) -> list[tuple[Any, ...]]:
+    def _evaluation(self) -> list[MetricRow]:
         """Rows of kind 'global', in the order of `Server.evaluated`; models without any are noted."""
-        rows: list[tuple[Any, ...]] = []
+        rows: list[MetricRow] = []
         by_owner = {owner: client for client, owner in self._asked.items()}
         missing = {}
         for owner in self.server.evaluated:
@@ -191,17 +231,17 @@ class ManyTask(Strategy):
                     raise ValueError("none of its clients is connected")
                 if client in self._exchange.failed:
                     raise ValueError(f"client {client}: {self._exchange.failed[client]}")
-                rows += metric_rows(self._exchange.found[client], owner, "global", round=self.state.round)
+                rows += metric_rows(self._exchange.found[client], owner, "global", round=self.state.rounds_done)
             except ValueError as error:
                 missing[owner.pair.name if owner.client < 0 else f"client-{owner.client}"] = str(error)
         if missing:
             self._row["not_evaluated"] = missing
-            _log.warning("matfl: round %d: models that were not evaluated: %s", self.state.round, missing)
+            _log.warning("matfl: round %d: models that were not evaluated: %s", self.state.rounds_done, missing)
         return rows
 
     @property
     def _evaluates(self) -> bool:
-        return self.server.evaluates(self.state.round - 1)
+        return self.server.evaluates(self.state.rounds_done)
 
     def _begin(self) -> None:
         self._exchange = Exchange(nodes=self.nodes)

@@ -1,6 +1,7 @@
 """Runs: trained, stored, found again by their config, read as tables.
 
 engine.py     a whole run on one machine
+simulation.py all its clients in one process; clients.py: one client's part of a round
 store.py      one run's folder
 run.py        `Run`, `load_or_run`
 parallel.py   many runs at once

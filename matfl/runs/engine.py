@@ -15,10 +15,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,18 +26,19 @@ import matfl
 from matfl import scenes
 from matfl.client import training as local
 from matfl.config.run_config import RunConfig
-from matfl.data import Client, Split, load_split, partition
-from matfl.models.network import Model, build, start_backbone
+from matfl.data import Client, Split, load_split
+from matfl.models.network import start_backbone
 from matfl.models.pretrain import scenes_file
 from matfl.runs import store
-from matfl.server.aggregation import method
-from matfl.server.server import Owner, Reply, Server, ServerState
-from matfl.tasks.task import Pair, pairs
+from matfl.runs.simulation import Progress, Simulation, Splits
+from matfl.server.methods import method_of
+from matfl.server.server import Server, ServerState
+from matfl.tasks.task import pairs
 
 __all__ = [
     "Progress",
+    "add_diagnostics",
     "begin",
-    "client_round",
     "data_version",
     "depth_means",
     "depth_total",
@@ -51,23 +51,6 @@ __all__ = [
 ]
 
 Folder = str | Path
-Splits = dict[str, dict[str, Split]]
-"""Domain name -> {'train': ..., 'val': ...}."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Where a run is; handed to the `progress` callback after every step."""
-
-    round: int
-    """1-based round under way."""
-    rounds: int
-    phase: Literal["train", "mix", "evaluate", "done"]
-    done: int
-    """Steps of the phase that are over, of `of`."""
-    of: int
-    loss: float
-    """Mean training loss of the round's clients so far."""
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -165,7 +148,7 @@ def prepare(
     """
     where, data, starts = pick_device(device), {}, {}
     for config in configs:
-        method(config.method)
+        method_of(config)
         data[config.tasks, config.size, config.images_train, config.images_val, config.data_seed] = config
         starts[config.start, config.backbone, config.width] = config
     for config in data.values():
@@ -198,125 +181,6 @@ def depth_total(client: Client, split: Split) -> tuple[float, int]:
         known = label[label != 0].astype(np.float64)
         total, count = total + float(known.sum()), count + known.size
     return total, count
-
-
-def client_round(
-    model: Model,
-    dispatched: Mapping[str, torch.Tensor],
-    client: Client,
-    split: Split,
-    config: RunConfig,
-    *,
-    round: int,
-    mu: float = 0.0,
-) -> Reply:
-    """One client's part of a round (counted from 0): train `model` from what the server dispatched.
-
-    The reply's state is the model's own, valid until the model is used again. A client whose loss stops being finite
-    replies with loss NaN, and the server leaves it out.
-    """
-    model.load_state_dict(dict(dispatched))
-    device = next(model.parameters()).device
-    images, targets = split.tensors(client.pair.task.name, client.images, device)
-    began = time.perf_counter()
-    try:
-        result = local.train(
-            model,
-            images,
-            targets,
-            client.pair,
-            config,
-            round=round,
-            client=client.index,
-            mu=mu,
-            aspects_N=_aspects(split, client.images),
-        )
-        loss, passes = result.loss, result.images
-    except FloatingPointError as error:
-        warnings.warn(f"left out of the round: {error}", stacklevel=2)
-        loss, passes = float("nan"), 0
-    return Reply(
-        client=client.index, state=model.state_dict(), loss=loss, images=passes, seconds=time.perf_counter() - began
-    )
-
-
-def _aspects(split: Split, indices: Sequence[int]) -> torch.Tensor | None:
-    """Height over width (N,) of the original pictures; None for rendered ones, which enter the network as they are."""
-    if split.domain.rendered:
-        return None
-    return torch.tensor([height / width for height, width in map(split.native_size, indices)])
-
-
-class _Simulation:
-    """All clients of one run in this process: they share one module per head shape and swap states."""
-
-    def __init__(
-        self, config: RunConfig, device: torch.device, splits: Splits, progress: Callable[[Progress], None] | None
-    ):
-        self.config, self.device, self.splits = config, device, splits
-        self.clients = partition(config, {name: both["train"] for name, both in splits.items()})
-        self.report = progress or (lambda event: None)
-        self.modules: dict[int, Model] = {}
-
-    def module(self, pair: Pair) -> Model:
-        """The module for heads with this number of outputs, whatever state it holds."""
-        if pair.channels not in self.modules:
-            self.modules[pair.channels] = build(self.config, pair).to(self.device)
-        return self.modules[pair.channels]
-
-    def replies(
-        self, server: Server, state: ServerState, measured: list[tuple[Any, ...]], spent: dict[str, float]
-    ) -> Iterator[Reply]:
-        """Train the round's participants one after another; in a round that is evaluated, measure each as well."""
-        chosen = server.participants(state.round)
-        losses: list[float] = []
-        for done, index in enumerate(chosen, 1):
-            client = self.clients[index]
-            model = self.module(client.pair)
-            began = time.perf_counter()
-            split = self.splits[client.pair.domain.name]["train"]
-            reply = client_round(
-                model, server.dispatch(state, index), client, split, self.config, round=state.round, mu=server.mu
-            )
-            spent["train"] += time.perf_counter() - began
-            losses.append(reply.loss)
-            yield reply
-            sound = np.isfinite(reply.loss) and all(t.isfinite().all() for t in model.parameters())
-            if server.evaluates(state.round) and sound:
-                began = time.perf_counter()
-                measured += self._rows(state.round, model, client.pair, index, "local")
-                spent["evaluate"] += time.perf_counter() - began
-            self.report(
-                Progress(
-                    round=state.round + 1,
-                    rounds=self.config.rounds,
-                    phase="train",
-                    done=done,
-                    of=len(chosen),
-                    loss=float(np.mean(losses)),
-                )
-            )
-
-    def evaluate(self, server: Server, state: ServerState, loss: float) -> list[tuple[Any, ...]]:
-        """Rows of kind 'global': every model that the server would dispatch now."""
-        rows: list[tuple[Any, ...]] = []
-        owners: tuple[Owner, ...] = server.evaluated
-        for done, owner in enumerate(owners, 1):
-            model = self.module(owner.pair)
-            model.load_state_dict(server.model(state, owner))
-            rows += self._rows(state.round - 1, model, owner.pair, owner.client, "global")
-            self.report(
-                Progress(
-                    round=state.round, rounds=self.config.rounds, phase="evaluate", done=done, of=len(owners), loss=loss
-                )
-            )
-        return rows
-
-    def _rows(self, round: int, model: Model, pair: Pair, client: int, kind: str) -> list[tuple[Any, ...]]:
-        values = local.evaluate(model, self.splits[pair.domain.name]["val"], pair, self.config, device=self.device)
-        return [
-            (round + 1, pair.domain.name, pair.task.name, client, kind, name, value) for name, value in values.items()
-        ]
 
 
 def run(
@@ -354,28 +218,20 @@ def run(
         if store.stored_round(path, config) == config.rounds:
             store.mark(path, config, config.rounds)
             return
-        simulation = _Simulation(config, where, load_splits(config, data_dir=data_dir, cache_dir=cache_dir), progress)
+        simulation = Simulation(config, where, load_splits(config, data_dir=data_dir, cache_dir=cache_dir), progress)
         server = Server(config, [client.pair for client in simulation.clients], device=where)
         if store.stored_round(path, config):
             tensors, records = store.load_checkpoint(path, config)
             state = server.unpack(tensors, len(records.rounds))
+            simulation.unpack(tensors)
         else:
             start = start_backbone(config, cache_dir=cache_dir, device=where)
             state = server.start(start, depth_means=depth_means(simulation.clients, simulation.splits))
             records = store.Records(static=server.static())
-        while state.round < config.rounds:
+        while state.rounds_done < config.rounds:
             state = _round(server, simulation, state, records)
-            store.save_round(path, config, server.pack(state), records)
-            simulation.report(
-                Progress(
-                    round=state.round,
-                    rounds=config.rounds,
-                    phase="done",
-                    done=1,
-                    of=1,
-                    loss=records.rounds[-1]["loss"] or float("nan"),
-                )
-            )
+            store.save_round(path, config, server.pack(state) | simulation.pack(), records)
+            simulation.report("done", state.rounds_done, 1, 1, records.rounds[-1]["loss"] or float("nan"))
             if stop and stop():
                 return
 
@@ -393,23 +249,33 @@ def begin(path: Path, config: RunConfig, made_by: Mapping[str, Any]) -> None:
         )
 
 
-def _round(server: Server, simulation: _Simulation, state: ServerState, records: store.Records) -> ServerState:
+def _round(server: Server, simulation: Simulation, state: ServerState, records: store.Records) -> ServerState:
     """One round: train, mix, evaluate; `records` grow by what it measured."""
     spent = {"train": 0.0, "mix": 0.0, "evaluate": 0.0}
-    measured: list[tuple[Any, ...]] = []
     began = time.perf_counter()
-    after, record = server.aggregate(state, simulation.replies(server, state, measured, spent))
+    collection = server.begin(state)
+    measured = simulation.train(server, state, collection, spent)
+    after, record = collection.finish()
     _wait_for(simulation.device)
     spent["mix"] = time.perf_counter() - began - spent["train"] - spent["evaluate"]
-    if server.evaluates(state.round):
+    if server.evaluates(after.rounds_done):
         began = time.perf_counter()
         measured += simulation.evaluate(server, after, record.loss)
         spent["evaluate"] += time.perf_counter() - began
     records.metrics += measured
-    records.rounds.append({"round": after.round, **record.row, "seconds": {k: round(v, 4) for k, v in spent.items()}})
-    for name, array in record.diagnostics.items():
-        records.diagnostics.setdefault(name, []).append(array)
+    records.rounds.append({**record.row, "seconds": {k: round(v, 4) for k, v in spent.items()}})
+    add_diagnostics(records, record.diagnostics)
     return after
+
+
+def add_diagnostics(records: store.Records, arrays: Mapping[str, np.ndarray]) -> None:
+    """Add a round's arrays to the records; a method's own that a round lacks are NaN there."""
+    done = len(records.rounds) - 1
+    for name in dict.fromkeys((*records.diagnostics, *arrays)):
+        like = arrays[name] if name in arrays else records.diagnostics[name][0]
+        filler = np.full(like.shape, np.nan, np.float32)
+        rows = records.diagnostics.setdefault(name, [filler] * done)
+        rows.append(arrays.get(name, filler))
 
 
 def _wait_for(device: torch.device) -> None:

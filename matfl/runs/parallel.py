@@ -15,7 +15,7 @@ from matfl.config.run_config import PRESETS, RunConfig
 from matfl.runs.store import RunError, read_state
 
 if TYPE_CHECKING:
-    from matfl.server.aggregation import Method
+    from matfl.server.methods import Method
 
 __all__ = ["describe", "register_backend", "train_all"]
 
@@ -108,7 +108,7 @@ def _results(
     configs: Sequence[RunConfig], base: Path, jobs: int | None, backend: str, options: dict[str, Any]
 ) -> Iterator[tuple[int, str | None]]:
     """(index, failure or None) of every config as it ends."""
-    from matfl.server.aggregation import METHODS
+    from matfl.server.methods import METHODS
 
     if jobs == 1 and backend == "loky":
         for index, config in enumerate(configs):
@@ -145,7 +145,7 @@ def _run_one(
     `method` is the config's: another process does not know those that the caller registered, in a notebook's cell say.
     """
     from matfl.runs import engine as federation
-    from matfl.server.aggregation import METHODS, register
+    from matfl.server.methods import METHODS, register
 
     if method is not None and method.name not in METHODS:
         register(method)

@@ -1,7 +1,11 @@
 """The server's side of a round: compare updates, let layers vote, mix (paper, section 3.4, Algorithm 1).
 
 grouping.py      similarity (equation 5), votes, friends, similarity weights (equation 6)
-aggregation.py   the methods as mixing weights, and the one step that applies any of them
-server.py        a round: who trains, what is sent, what becomes of the replies
-updates.py       the replies as rows of one matrix; files.py: the same from files; kernels.py: its products
+methods/         every method as mixing weights: base.py says what a method is, paper.py has the paper's
+mixing.py        the one step that applies any of them
+models.py        the server's models
+server.py        a run's fixed part: who trains, what is sent; collection.py: a round's replies; state.py: what passes
+screening.py     which replies can be mixed
+updates.py       the replies as rows of one matrix; layout.py: the order of its columns
+files.py         the same matrix from files; kernels.py: its products
 """

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from matfl.server.kernels import add_gram, product_dtype
-from matfl.server.updates import Slot, Updates
+from matfl.server.layout import Slot
+from matfl.server.updates import Updates
 
 __all__ = ["cosine", "friends", "gram", "normalise", "similarity", "similarity_weights", "start_cosine", "votes"]
 

@@ -118,7 +118,7 @@ def method_color(method: str) -> str:
 
 def method_title(method: str) -> str:
     """The method's title from the registry, or its name."""
-    from matfl.server.aggregation import METHODS
+    from matfl.server.methods import METHODS
 
     return METHODS[method].title if method in METHODS else method
 

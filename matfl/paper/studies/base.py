@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from matfl.config.run_config import RunConfig, override, preset
 from matfl.paper.studies.store import Job
-from matfl.server.aggregation import METHODS
+from matfl.server.methods import METHODS
 from matfl.tasks.task import pairs
 
 __all__ = [

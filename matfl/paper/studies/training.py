@@ -62,7 +62,7 @@ def single_update(
     client = derive(chosen.name, subset) % 2**31
     model = _start(config, chosen, targets, target_device, client)
     before = {name: tensor.detach().clone() for name, tensor in model.backbone.named_parameters()}
-    result = train(model, images, targets, chosen, config, round=0, client=client)
+    result = train(model, images, targets, chosen, config, round=1, client=client)
     voters = set(voting_layers(model.backbone, config.voting_layers))
     start_P = torch.cat([tensor.reshape(-1) for tensor in before.values()])
     update_P = torch.cat(
@@ -113,7 +113,7 @@ def train_centrally(config: RunConfig, names: Sequence[str], *, device: str | No
         torch.manual_seed(derive(config.seed, "central dropout"))
         for number in range(config.rounds * config.local_epochs):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, number // config.local_epochs)
+                group["lr"] = learning_rate(config, number // config.local_epochs + 1)
             orders = [
                 _batches(len(data[p.name][0]), config.batch_size, generator) for p, generator in zip(chosen, generators)
             ]

@@ -1,0 +1,141 @@
+"""A round under way on the server: replies are added one by one, then mixed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from matfl.core.records import ClientRow, RoundRow
+from matfl.server.grouping import similarity, start_cosine
+from matfl.server.methods import Dispatch, Mixing, Result, Round
+from matfl.server.mixing import mix
+from matfl.server.screening import screen
+from matfl.server.state import Reply, RoundRecord, ServerState
+from matfl.server.updates import ClientUpdate, Rows, Updates
+
+if TYPE_CHECKING:
+    from matfl.server.server import Server
+
+__all__ = ["Collection"]
+
+
+class Collection:
+    """The replies of one round. `add` each as it comes, in any order of clients, then `finish`."""
+
+    def __init__(self, server: Server, state: ServerState) -> None:
+        self.server, self.state = server, state
+        self.dispatch: Dispatch = server.round(state)
+        """The round as the method saw it before the clients trained; `dispatch.participants` are asked."""
+        self.results: dict[int, Result] = {}
+        """Of the clients whose replies were taken."""
+        self.excluded: dict[int, str] = {}
+        self._rows = Rows(server.layout, len(self.dispatch.participants))
+
+    def add(self, reply: Reply) -> str | None:
+        """Copy a reply; what it holds may change afterwards. Returns why it is left out of the round, or None."""
+        client = reply.client
+        if client not in self.dispatch.participants:
+            raise ValueError(f"client {client} was not asked in round {self.dispatch.number}")
+        if client in self.results or client in self.excluded:
+            raise ValueError(f"client {client} replied twice in round {self.dispatch.number}")
+        self.results[client] = Result(**{item.name: getattr(reply, item.name) for item in fields(Result)})
+        if not math.isfinite(reply.loss):
+            self.excluded[client] = "its loss is not finite"
+            return self.excluded[client]
+        parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "head": {}}
+        for name, tensor in reply.state.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        start_P = self.state.models.theta_CP[self.state.models.row(self.server.owner(client))]
+        self._rows.add(ClientUpdate(client=client, state=parts["backbone"], start_P=start_P, head=parts["head"]))
+        return None
+
+    def finish(self) -> tuple[ServerState, RoundRecord]:
+        """Mix the replies: the state that the next round starts from, and the record of this one.
+
+        The state that the round began from is left as it was.
+        """
+        server, before = self.server, self.dispatch
+        updates = self._rows.updates()
+        updates = updates.select(sorted(range(len(updates)), key=updates.clients.__getitem__))
+        expected = [client for client in before.participants if client not in self.excluded]
+        updates, dropped = screen(updates, expected=expected)
+        excluded = self.excluded | dropped
+        owners = [server.owner(client) for client in updates.clients]
+        starts = tuple(before.models.row(owner) for owner in owners)
+        round = Round(
+            **{item.name: getattr(before, item.name) for item in fields(before)},
+            updates=updates,
+            tasks=tuple(server.client_pairs[client].name for client in updates.clients),
+            replies=tuple(self.results[client] for client in updates.clients),
+            starts=starts,
+        )
+        mixing = server.method.mix(round)
+        diagnostics = self._diagnostics(updates, mixing, start_cosine(updates, before.models.theta_CP, starts))
+        models = before.models.copy()
+        mix(models, updates, mixing, round.tasks, scope=server.method.scope, heads=server.heads)
+        state = self.state.method if mixing.state is None else server.checked_state(mixing.state)
+        after = ServerState(rounds_done=before.number, models=models, method=state)
+        return after, RoundRecord(row=self._row(updates.clients, excluded), diagnostics=diagnostics)
+
+    def _row(self, kept: tuple[int, ...], excluded: Mapping[int, str]) -> RoundRow:
+        server, seen = self.server, [self.results[client] for client in sorted(self.results)]
+        losses = [result.loss for result in seen if result.client in kept]
+        sent = {result.client: server.bytes_per_client(self.state, result.client) for result in seen}
+        asked = self.dispatch.participants
+        return RoundRow(
+            round=self.dispatch.number,
+            loss=sum(losses) / len(losses) if losses else None,
+            participants=list(kept),
+            excluded={str(client): excluded[client] for client in sorted(excluded)},
+            bytes_down=sum(server.bytes_per_client(self.state, client) for client in asked),
+            bytes_up=sum(sent.values()),
+            clients=[
+                ClientRow(
+                    client=result.client,
+                    loss=result.loss if math.isfinite(result.loss) else None,
+                    images=result.images,
+                    seconds=round(result.seconds, 4),
+                    bytes=sent[result.client],
+                )
+                for result in seen
+            ],
+        )
+
+    def _diagnostics(self, updates: Updates, mixing: Mixing, cos_start_N: Tensor) -> dict[str, np.ndarray]:
+        """The round's small tensors spread over all N clients."""
+        server = self.server
+        layers, n = len(server.layout.voting), len(server.client_pairs)
+        where = list(updates.clients)
+        found = dict(mixing.diagnostics)
+        # Methods that do not group are recorded as well, so that what grouping would have seen can be compared.
+        similar = found.pop("similarity", None)
+        if similar is None or "votes" not in found:
+            similar = similarity(updates, server.layout.voting)
+        kind = np.uint8 if server.config.k < 256 else np.uint16
+        arrays = {
+            "participants": np.zeros(n, bool),
+            "weights": np.zeros((n, n), np.float32),
+            "similarity": np.full((layers, n, n), np.nan, np.float16),
+            "votes": np.zeros((layers, n, n), kind),
+            "friends": np.zeros((n, n), bool),
+            "cos_start": np.full(n, np.nan, np.float32),
+        }
+        arrays["participants"][where] = True
+        found |= {"weights": mixing.weights_NN, "similarity": similar, "cos_start": cos_start_N}
+        for name, value in found.items():
+            small = value.cpu().numpy()
+            ways = 2 if small.ndim > 1 and small.shape[-2] == len(where) else 1
+            if name not in arrays:
+                arrays[name] = np.full((*small.shape[:-ways], *(n,) * ways), np.nan, np.float32)
+            if ways == 2:
+                rows, columns = np.ix_(where, where)
+                arrays[name][..., rows, columns] = small
+            else:
+                arrays[name][..., where] = small
+        return arrays

@@ -1,0 +1,238 @@
+"""The one step that applies any method: a linear map of the models and the clients' updates (paper, section 3.4).
+
+    theta_CP  <-  models_CC @ theta_CP  +  A_CN @ updates_NP,     A_CN the mean of weights_NN over an owner's clients
+
+A method decides the matrices (`Mixing`); groups of parameters may have weights of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from matfl.server.grouping import normalise
+from matfl.server.kernels import add_mixed, product_dtype
+from matfl.server.models import Models
+from matfl.server.updates import Updates
+
+__all__ = ["Mixing", "mix", "owner_shares"]
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing:
+    """What a method decided in one round."""
+
+    weights_NN: Tensor
+    """Row i: how much of each client's update (and batch-norm statistics) client i takes. Rows of averages sum to 1."""
+    models_CC: Tensor | None = None
+    """Row c: how much of each model owner c starts from before updates are added; None is the identity."""
+    groups: Mapping[Names, Tensor] = field(default_factory=dict)
+    """Weights (N, N) of their own for some of the backbone's tensors, by those tensors' names (`Layout.stages`)."""
+    heads: Mapping[Names, Tensor] = field(default_factory=dict)
+    """Weights (N, N) of head updates by the names of the head's tensors, which must have one shape wherever a weight is
+    not 0; those not named, and all by default, are averaged within the task."""
+    state: Mapping[str, Tensor] | None = None
+    """The method's new server state; None leaves it as it was."""
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+    """Small tensors that explain the weights, over the clients that replied: similarity (L, N, N), votes (L, N, N),
+    friends (N, N), or others of a method's own whose last axes are N or N x N."""
+
+    def record(self) -> dict[str, Tensor]:
+        """The weights and diagnostics on the CPU."""
+        return {"weights": self.weights_NN.cpu()} | {name: value.cpu() for name, value in self.diagnostics.items()}
+
+
+@torch.no_grad()
+def mix(
+    models: Models,
+    updates: Updates,
+    mixing: Mixing,
+    tasks: Sequence[Hashable],
+    *,
+    scope: Literal["task", "client"] = "task",
+    heads: Literal["task", "local"] = "task",
+    lr: float = 1.0,
+) -> None:
+    """Apply a method's weights to the server's models, in place.
+
+    Batch-norm statistics take the weights of the updates, clamped to be convex, as values; heads are averaged over an
+    owner's clients unless the method mixes them. An owner none of whose clients replied keeps its model.
+
+    Args:
+        tasks: the task of each row of `updates`, among the owners of the models.
+        scope: of the method; with "client" each client owns a backbone and a head, under its number.
+        heads: "task" averages the heads of a task; "local" gives each client its own, under its number.
+        lr: the server's step on what the backbones' parameters change by.
+
+    Raises ValueError when weights are not finite matrices of the right shape or a client's owner has no model.
+    """
+    n = len(updates)
+    weights_NN = _checked(mixing.weights_NN, n, "weights_NN").to(updates.device, torch.float64)
+    if len(tasks) != n:
+        raise ValueError(f"{len(tasks)} tasks for {n} clients: name the task of each client that replied")
+    backbone_owners = updates.clients if scope == "client" else tuple(tasks)
+    head_owners = updates.clients if scope == "client" or heads == "local" else tuple(tasks)
+    share_CN = owner_shares(models.owners, backbone_owners).to(weights_NN)
+    replied_C = share_CN.any(1)
+    starts_CC = _starts(mixing.models_CC, replied_C, lr)
+    for names, group_NN in _groups(mixing, weights_NN, updates):
+        weights_CN = share_CN @ group_NN
+        for low, high in _spans(updates, names):
+            _move(models.theta_CP, starts_CC, weights_CN if lr == 1 else lr * weights_CN, updates, low, high)
+        _set_buffers(models, (share_CN @ normalise(group_NN))[replied_C], replied_C, updates, names)
+    before = {owner: models.heads.get(owner) for owner in dict.fromkeys(head_owners)}
+    mixed = _mixed_heads(mixing.heads, updates, [before[owner] for owner in head_owners])
+    for owner, old in before.items():
+        mine = [row for row, its in enumerate(head_owners) if its == owner]
+        heads_of = {updates.clients[row]: updates.heads[row] for row in mine}
+        if any(heads_of.values()):
+            models.heads[owner] = _mean_head(heads_of, old)
+            for name in mixed[mine[0]]:
+                models.heads[owner][name].copy_(torch.stack([mixed[row][name] for row in mine]).mean(0))
+
+
+def owner_shares(owners: Sequence[Hashable], of_clients: Sequence[Hashable]) -> Tensor:
+    """(C, N), float64: 1 / (number of an owner's clients) at its clients, else 0."""
+    if unknown := [owner for owner in of_clients if owner not in owners]:
+        raise ValueError(f"no model belongs to {unknown[0]!r}: the models' owners are {', '.join(map(str, owners))}")
+    owns_CN = torch.tensor([[owner == other for other in of_clients] for owner in owners], dtype=torch.float64)
+    owns_CN = owns_CN.view(len(owners), len(of_clients))
+    return owns_CN / owns_CN.sum(1, keepdim=True).clamp(min=1)
+
+
+def _checked(weights: Tensor, n: int, name: str) -> Tensor:
+    if tuple(weights.shape) != (n, n) or not weights.isfinite().all():
+        raise ValueError(
+            f"{name} of shape {tuple(weights.shape)}: a method must return finite weights of "
+            f"shape ({n}, {n}), one row and column for each client that replied"
+        )
+    return weights
+
+
+def _starts(models_CC: Tensor | None, replied_C: Tensor, lr: float) -> Tensor | None:
+    """(C, C): what each owner's model starts from, its own where none of its clients replied; None: its own."""
+    if models_CC is None:
+        return None
+    own_CC = torch.eye(len(replied_C), dtype=torch.float64, device=replied_C.device)
+    if models_CC.shape != own_CC.shape or not models_CC.isfinite().all():
+        raise ValueError(
+            f"models_CC of shape {tuple(models_CC.shape)}: a method must return finite weights of shape "
+            f"{tuple(own_CC.shape)}, one row and column for each of the server's models"
+        )
+    return torch.where(replied_C[:, None], torch.lerp(own_CC, models_CC.to(own_CC), lr), own_CC)
+
+
+def _groups(mixing: Mixing, weights_NN: Tensor, updates: Updates) -> Iterator[tuple[frozenset[str] | None, Tensor]]:
+    """(tensors, their weights) that together cover the backbone once; None for all of its tensors."""
+    if not mixing.groups:
+        yield None, weights_NN
+        return
+    left = {*updates.layout.parameters, *updates.layout.buffers}
+    for names, group_NN in mixing.groups.items():
+        if unknown := sorted(set(names) - left):
+            raise ValueError(
+                f"groups: {unknown[0]!r} is in two groups or no parameter or buffer of the backbone: name each tensor "
+                "once (`Layout.stages` gives those of each stage)"
+            )
+        left -= set(names)
+        yield frozenset(names), _checked(group_NN, len(updates), f"groups[{names[0]}, ...]").to(weights_NN)
+    yield frozenset(left), weights_NN
+
+
+def _spans(updates: Updates, names: frozenset[str] | None) -> list[tuple[int, int]]:
+    """The column ranges of some parameters, neighbours joined."""
+    if names is None:
+        return [(0, updates.layout.P)]
+    spans: list[tuple[int, int]] = []
+    for name, slot in updates.layout.parameters.items():
+        if name in names and spans and spans[-1][1] == slot.start:
+            spans[-1] = spans[-1][0], slot.stop
+        elif name in names:
+            spans.append((slot.start, slot.stop))
+    return spans
+
+
+def _move(
+    theta_CP: Tensor, starts_CC: Tensor | None, weights_CN: Tensor, updates: Updates, low: int, high: int
+) -> None:
+    if starts_CC is None:
+        for first, block_NK in updates.columns(low, high):
+            add_mixed(theta_CP[:, first : first + block_NK.shape[1]], weights_CN, block_NK)
+        return
+    step = 1 << 20
+    for start in range(low, high, step):
+        columns_CK = theta_CP[:, start : min(start + step, high)]
+        before_CK = columns_CK.clone()
+        add_mixed(columns_CK.zero_(), starts_CC, before_CK)
+        for first, block_NK in updates.columns(start, min(start + step, high)):
+            add_mixed(theta_CP[:, first : first + block_NK.shape[1]], weights_CN, block_NK)
+
+
+def _set_buffers(
+    models: Models, values_CN: Tensor, replied_C: Tensor, updates: Updates, names: frozenset[str] | None
+) -> None:
+    values_CN = values_CN.to(updates.buffers_NB)
+    if names is None:
+        models.buffers_CB[replied_C] = (values_CN @ updates.buffers_NB).to(models.buffers_CB)
+        return
+    for name, slot in updates.layout.buffers.items():
+        if name in names:
+            columns = slice(slot.start, slot.stop)
+            mixed_CK = (values_CN @ updates.buffers_NB[:, columns]).to(models.buffers_CB)
+            models.buffers_CB[replied_C, columns] = mixed_CK
+
+
+def _mean_head(heads: Mapping[int, Mapping[str, Tensor]], before: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """Mean of one owner's heads by client, in float32 or better; integers stay as they were."""
+    expected = before or next(iter(heads.values()))
+    mean = {}
+    for name, old in expected.items():
+        for client, head in heads.items():
+            if name not in head or head[name].shape != old.shape:
+                found = f"has shape {tuple(head[name].shape)}" if name in head else "is missing"
+                raise ValueError(
+                    f"client {client}: tensor {name!r} of the head {found}, but its task's has shape "
+                    f"{tuple(old.shape)}: the client trained another head"
+                )
+        mean[name] = old.clone()
+        if old.is_floating_point():
+            total = torch.zeros_like(old, dtype=product_dtype(old.dtype))
+            for head in heads.values():
+                total += head[name].to(total)
+            mean[name].copy_(total / len(heads))
+    return mean
+
+
+def _mixed_heads(
+    groups: Mapping[Names, Tensor], updates: Updates, starts: Sequence[Mapping[str, Tensor] | None]
+) -> list[dict[str, Tensor]]:
+    """Each client's head after mixing: its start plus the weighted head updates; only the tensors that groups name."""
+    n = len(updates)
+    if groups and any(start is None for start in starts):
+        raise ValueError("heads: the models hold no heads to mix updates of; give Models.heads one for each owner")
+    mixed: list[dict[str, Tensor]] = [{} for _ in range(n)]
+    for names, weights in groups.items():
+        weights_NN = _checked(weights, n, f"heads[{', '.join(names[:1])}, ...]").double().cpu()
+        for name in names:
+            shapes = [tuple(head[name].shape) if name in head else None for head in updates.heads]
+            for i, start in enumerate(starts):
+                friends = [j for j in range(n) if weights_NN[i, j] != 0]
+                if wrong := [j for j in friends if shapes[j] is None or shapes[j] != shapes[i]]:
+                    raise ValueError(
+                        f"heads: tensor {name!r} has shape {shapes[i]} at client {updates.clients[i]} and "
+                        f"{shapes[wrong[0]]} at client {updates.clients[wrong[0]]}: give them weight 0"
+                    )
+                assert start is not None
+                total = start[name].double().clone()
+                for j in friends:
+                    its = starts[j]
+                    assert its is not None
+                    total += float(weights_NN[i, j]) * (updates.heads[j][name].double() - its[name].double())
+                mixed[i][name] = total.to(start[name].dtype)
+    return mixed
