@@ -1,0 +1,114 @@
+"""How much each reading of Algorithm 1's open points would change a task's step, from stored similarities.
+
+The paper leaves points open (which clients count among the K, what is normalised, what becomes of negative cosines).
+Each reading gives another matrix A_CN: how much of each client's update a task's model takes. The L1 distance between
+two rows of it is 0 when they agree and 2 when they take disjoint clients.
+
+    python -m matfl.paper.studies.readings figures/quick/runs      # the table of docs/paper.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from matfl.runs.run import Run, list_runs
+from matfl.server.grouping import friends, normalise, similarity_weights, votes
+
+__all__ = ["READINGS", "readings", "stored", "table"]
+
+
+def _ours(similarity_LNN: Tensor, k: int) -> Tensor:
+    chosen = friends(votes(similarity_LNN, k), k, similarity=similarity_LNN)
+    return similarity_weights(similarity_LNN, chosen)
+
+
+def _k_others(similarity_LNN: Tensor, k: int) -> Tensor:
+    return _ours(similarity_LNN, min(k + 1, similarity_LNN.shape[-1]))
+
+
+def _without_self(similarity_LNN: Tensor, k: int) -> Tensor:
+    weights_NN = _k_others(similarity_LNN, k).clone()
+    weights_NN.fill_diagonal_(0)
+    return weights_NN / weights_NN.sum(-1, keepdim=True).clamp(min=1e-12)
+
+
+def _negatives_kept(similarity_LNN: Tensor, k: int) -> Tensor:
+    chosen = friends(votes(similarity_LNN, k), k, similarity=similarity_LNN)
+    weights_NN = (similarity_LNN / similarity_LNN.sum(-1, keepdim=True)).mean(0) * chosen
+    return weights_NN / weights_NN.sum(-1, keepdim=True)
+
+
+def _over_friends_only(similarity_LNN: Tensor, k: int) -> Tensor:
+    chosen = friends(votes(similarity_LNN, k), k, similarity=similarity_LNN)
+    rows_LNN = similarity_LNN.clamp(min=0) * chosen
+    return normalise((rows_LNN / rows_LNN.sum(-1, keepdim=True)).mean(0))
+
+
+def _raw_cosines(similarity_LNN: Tensor, k: int) -> Tensor:
+    chosen = friends(votes(similarity_LNN, k), k, similarity=similarity_LNN)
+    return normalise(similarity_LNN.mean(0) * chosen)
+
+
+READINGS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "K others beside oneself": _k_others,
+    "self excluded": _without_self,
+    "negative similarities kept": _negatives_kept,
+    "each layer normalised over friends only": _over_friends_only,
+    "cosines averaged without normalising each layer": _raw_cosines,
+}
+"""Reading -> weights_NN from (similarity (L, N, N), K). Ours: a client counts among its K, negatives are 0, each
+layer's row is normalised over all clients, then layers are averaged and rows restricted to friends."""
+
+
+def readings(runs: Iterable[Run]) -> pd.DataFrame:
+    """Mean and 95th percentile, over all rounds and tasks, of the L1 change of a task's step: one row a reading.
+
+    `runs` need stored similarities; rounds in which a client is missing are left out. ValueError when none is left.
+    """
+    changes: dict[str, list[float]] = {name: [] for name in READINGS}
+    for run in runs:
+        stored = run.diagnostics
+        share_CN = _shares(stored["client_pairs"].tolist())
+        whole = stored["participants"].all(1)
+        for similarity_LNN in torch.from_numpy(stored["similarity"][whole].astype(np.float64)):
+            ours_CN = share_CN @ _ours(similarity_LNN, run.config.k).double()
+            for name, weigh in READINGS.items():
+                other_CN = share_CN @ weigh(similarity_LNN, run.config.k).double()
+                changes[name] += (other_CN - ours_CN).abs().sum(1).tolist()
+    if not any(changes.values()):
+        raise ValueError("no round with all clients and their similarities: give runs whose records keep them")
+    table = {name: (np.mean(values), np.quantile(values, 0.95)) for name, values in changes.items()}
+    return pd.DataFrame.from_dict(table, orient="index", columns=["mean", "95 %"]).rename_axis("reading")
+
+
+def _shares(pairs: Sequence[str]) -> Tensor:
+    """(C, N): 1 / (clients of the task) at a task's clients."""
+    owns_CN = torch.tensor([[pair == task for pair in pairs] for task in dict.fromkeys(pairs)], dtype=torch.float64)
+    return owns_CN / owns_CN.sum(1, keepdim=True)
+
+
+def stored(folder: str | Path) -> list[Run]:
+    """The records in `folder` that keep similarities, of MaT-FL with the preset's own K and voting layers."""
+    found = [run for run in list_runs(folder) if run.config.method == "matfl" and "similarity" in run.diagnostics]
+    common = [(run.config.tasks, run.config.k, run.config.voting_layers) for run in found]
+    usual = max(common, key=common.count, default=None)
+    return [run for run, its in zip(found, common, strict=True) if its == usual]
+
+
+def table(frame: pd.DataFrame) -> str:
+    """The frame as a Markdown table with three digits."""
+    rows = [f"| {name} | {row['mean']:.3f} | {row['95 %']:.3f} |" for name, row in frame.iterrows()]
+    return "\n".join(
+        ["| reading | mean L1 change of a task's step | 95 % of the steps change less |", "|---|---|---|", *rows]
+    )
+
+
+if __name__ == "__main__":
+    print(table(readings(stored(sys.argv[1]))))
