@@ -1,8 +1,8 @@
 """Updates as short sketches, from which similarities can be estimated when full updates are too many or too private.
 
-A count sketch adds every element, with a random sign, to one of d random buckets (Charikar, Chen and Farach-Colton 2002).
-It is linear, and the inner product of two sketches has the inner product of the vectors as its mean. With signs and
-buckets independent,
+A count sketch adds every element, with a random sign, to one of d random buckets (Charikar, Chen and Farach-Colton,
+2002). It is linear, and the inner product of two sketches has the inner product of the vectors as its mean. With signs
+and buckets independent,
 
     variance = (|a|^2 |b|^2 + <a, b>^2 - 2 sum_k a_k^2 b_k^2) / d,
 
