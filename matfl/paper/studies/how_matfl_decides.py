@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from matfl.paper.studies.base import Claim, Plan, base_config, setting
+from matfl.paper.claims import AtLeast, Below, Claim, Part
+from matfl.paper.stats import exact
+from matfl.paper.studies.base import Plan, base_config, setting
 from matfl.server.grouping import friends, similarity_weights, votes
 from matfl.server.updates import Layout, Updates
 
@@ -94,8 +96,10 @@ def claims(rounds: Sequence[Round]) -> list[Claim]:
     return [
         Claim(
             text="Friends and weights of a stored round follow from its similarities by these steps.",
-            held=bool(same > 0.995 and apart < 0.01),
-            evidence=f"{same:.1%} of the choices agree and weights differ by {apart:.4f} at most (similarities are "
-            "stored with three digits). 'Held' asks for 99.5 % and 0.01.",
+            parts=(
+                Part(statistic="share of choices that agree", value=exact(float(same)), rule=AtLeast(0.995), digits=3),
+                Part(statistic="largest difference of a weight", value=exact(apart), rule=Below(0.01), digits=4),
+            ),
+            note="Similarities are stored with three digits.",
         )
     ]

@@ -18,7 +18,7 @@ from matfl.paper.studies.base import (
     sizes,
 )
 from matfl.paper.studies.tables import RunLike, delta_table, final, summary
-from matfl.server.aggregation import METHODS
+from matfl.server.methods import METHODS
 from matfl.tasks.task import TASKS
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from matfl.paper.studies.base import (
     sizes,
 )
 from matfl.paper.studies.tables import RunLike, delta_table, differences, final, ordered_pairs, scores, summary, tidy
-from matfl.server.aggregation import METHODS
+from matfl.server.methods import METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
