@@ -55,7 +55,7 @@ def test_pictures_keep_the_conventions_of_their_task(name):
 
 def test_a_turn_is_timed_in_one_process():
     done, seconds, cpu = train._work(
-        "matfl", override(CONFIG, tasks="outdoor/sal,indoor/edge", k=1, clusters=1), "cpu", 6, 0.0, 1, False
+        "matfl", override(CONFIG, tasks="outdoor/sal,indoor/edge", k=1), "cpu", 6, 0.0, 1, False
     )
     assert done == 2 * 6
     assert seconds > 0
@@ -88,7 +88,7 @@ def test_the_record_has_every_loop_and_the_ratios(tmp_path, monkeypatch, capsys)
 @pytest.mark.slow
 def test_processes_measure_together(monkeypatch):
     monkeypatch.setattr(train.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    config = override(CONFIG, tasks="outdoor/sal", k=1, clusters=1)
+    config = override(CONFIG, tasks="outdoor/sal", k=1)
     found = train.measure(config, images=4, seconds=0.0, repeats=1, loops=("plain", "matfl"))
     assert [(m.processes, m.threads) for m in found.values()] == [(1, 2), (2, 1)]
     assert all(np.isfinite(m.images_per_second) and m.images_per_second > 0 for m in found.values())

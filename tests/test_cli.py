@@ -110,7 +110,7 @@ def test_help_names_the_presets(matfl):
         (["run", "huge"], "unknown preset 'huge': choose from smoke, quick, full"),
         (["run", "smoke", "-p", "kk=3"], "unknown parameter 'kk': the parameters are"),
         (["run", "smoke", "-p", "k=three"], "k='three': expected int"),
-        (["run", "smoke", "-p", "k"], "-p k: write NAME=VALUE"),
+        (["run", "smoke", "-p", "k"], "-p: 'k' is not of the form NAME=VALUE"),
         (["run", "smoke", "-p", "k=99"], "k=99: choose 1..18"),
         (["run", "smoke", "--method", "best"], "unknown method 'best': choose from local, single_task"),
         (["run", "smoke", "--device", "abacus"], "device='abacus' cannot be used here"),
@@ -237,8 +237,8 @@ def test_the_config_printed_is_the_config_read(matfl, tmp_path):
         (tmp_path / "c.toml").write_text(out)
         config = load_toml(tmp_path / "c.toml")
         assert asdict(config) == {**asdict(preset(name)), "seed": 7, "aspp_rates": (2, 3)}
-    assert set(tomllib.loads(out)) == set(asdict(config))
-    assert out.count("\n# ") >= len(asdict(config)) - 1
+    assert set(tomllib.loads(out)) == set(asdict(config)) - {"parameters"}
+    assert out.count("\n# ") >= len(asdict(config)) - 2
 
 
 def test_methods(matfl):

@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, asdict, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 
 import pytest
 
+from matfl.config.identity import DEFAULTS
+from matfl.config.parameters import METHODS, defaults
 from matfl.config.run_config import PRESETS, RunConfig, from_dict, load_toml, override, preset, quick, smoke
 from matfl.tasks.task import pairs
 
@@ -83,22 +85,25 @@ def test_mistyped_values(name, value):
 
 
 IMPOSSIBLE = {
-    "k": [(0, "at least 1"), (19, r"choose 1..18, the number of clients \(9 tasks x clients_per_task=2\)")],
-    "clients_per_task": [(0, "at least 1")],
-    "voting_layers": [(0, "at least 1"), (17, "resnet18 has 16 3x3 convolutions")],
-    "rounds": [(0, "at least 1")],
-    "local_epochs": [(0, "at least 1")],
-    "batch_size": [(0, "at least 1")],
-    "width": [(0, "at least 1")],
-    "head_channels": [(0, "at least 1")],
-    "evaluate_every": [(0, "at least 1")],
-    "clusters": [(0, "at least 1"), (19, "choose 1..18")],
-    "lr": [(0.0, "must be positive"), (-1.0, "must be positive"), (float("nan"), "finite"), (float("inf"), "finite")],
-    "lr_decay": [(0.0, r"in \(0, 1\]"), (1.01, r"in \(0, 1\]")],
-    "weight_decay": [(-1e-4, "not be negative"), (float("nan"), "finite")],
-    "mu": [(-0.1, "not be negative"), (float("nan"), "finite")],
-    "participation": [(0.0, r"in \(0, 1\]"), (1.1, r"in \(0, 1\]"), (float("nan"), "finite")],
-    "threshold": [(1.0, "cosine"), (-1.1, "cosine")],
+    "k": [(0, "choose 1..18"), (19, r"choose 1..18, the number of clients \(9 tasks x clients_per_task=2\)")],
+    "clients_per_task": [(0, "from 1 up to 1000"), (10**9, "from 1 up to 1000")],
+    "voting_layers": [(0, "choose 1..16"), (17, "resnet18 has 16 3x3 convolutions")],
+    "rounds": [(0, "from 1 up to")],
+    "local_epochs": [(0, "from 1 up to")],
+    "batch_size": [(0, "from 1 up to"), (2**62, "up to 65536")],
+    "width": [(0, "from 1 up to"), (2**63, "up to 4096")],
+    "head_channels": [(0, "from 1 up to")],
+    "evaluate_every": [(0, "from 1 up to")],
+    "lr": [
+        (0.0, "above 0"),
+        (-1.0, "above 0"),
+        (1e30, "up to 100"),
+        (float("nan"), "finite"),
+        (float("inf"), "finite"),
+    ],
+    "lr_decay": [(0.0, "above 0 and up to 1"), (1.01, "above 0 and up to 1")],
+    "weight_decay": [(-1e-4, "from 0"), (float("nan"), "finite")],
+    "participation": [(0.0, "above 0 and up to 1"), (1.1, "above 0 and up to 1"), (float("nan"), "finite")],
     "start": [("scenery", "choose 'imagenet', 'random', 'scenes' or a .safetensors file")],
     "head_start": [("equal", "choose one of 'shared', 'per_type', 'per_task', 'independent'")],
     "heads": [("global", "choose one of 'task', 'local'")],
@@ -106,16 +111,17 @@ IMPOSSIBLE = {
     "backbone": [("vgg", "choose one of 'resnet18', 'resnet34', 'resnet50'")],
     "precision": [("fp16", "choose one of 'auto', 'fp32', 'bf16'"), (["fp32"], "choose one of")],
     "edge_protocol": [("seism", "choose one of 'mtl', 'astmt', 'fedhca2'")],
-    "aspp_rates": [((), "at least one positive rate"), ((0, 2), "at least one positive rate")],
-    "size": [(-8, "not be negative"), (20, "a multiple of 8 of at least 32"), (60, "a multiple of 8")],
-    "images_train": [(-1, "not be negative")],
-    "images_val": [(-1, "not be negative")],
-    "images_per_client": [(-1, "not be negative")],
-    "seed": [(-1, "not be negative")],
-    "data_seed": [(-1, "not be negative")],
+    "aspp_rates": [((), "at least one positive rate"), ((0, 2), "from 1 up to 1024")],
+    "size": [(-8, "from 0"), (20, "a multiple of 8 from 32"), (60, "a multiple of 8"), (2**63 - 8, "up to 8192")],
+    "images_train": [(-1, "from 0"), (2**63, "up to 100000000")],
+    "images_val": [(-1, "from 0")],
+    "images_per_client": [(-1, "from 0")],
+    "seed": [(-1, "from 0"), (2**63, "up to 9223372036854775807")],
+    "data_seed": [(-1, "from 0"), (2**63, "up to 9223372036854775807")],
     "tasks": [("nine", "choose a set"), ("pascal/edge,pascal/edge", "names a pair twice")],
     "preset": [("../elsewhere", "names the run's folder"), ("", "names the run's folder")],
     "method": [("a/b", "names the run's folder"), (".hidden", "names the run's folder")],
+    "parameters": [((("a", 1), ("a", 2)), "give each parameter")],
 }
 
 
@@ -165,7 +171,7 @@ def test_values_from_text():
 @pytest.mark.parametrize(
     "changes, error, message",
     [
-        ({"K": 4}, ValueError, "unknown parameter 'K': the parameters are preset, method, tasks"),
+        ({"K": 4}, ValueError, "unknown parameter 'K': the parameters are preset, method, parameters, tasks"),
         ({"k": "four"}, TypeError, "k='four': expected int"),
         ({"k": "4.0"}, TypeError, "k='4.0': expected int"),
         ({"k": 4.0}, TypeError, "k=4.0: expected int"),
@@ -186,13 +192,25 @@ def test_wrong_overrides(changes, error, message):
 @pytest.mark.parametrize("name", PRESETS)
 def test_json_round_trip(name):
     config = preset(name)
-    stored = json.loads(json.dumps(asdict(config)))
+    stored = json.loads(json.dumps(config.to_json()))
     assert from_dict(stored) == config
     assert from_dict(stored).hash == config.hash
-    with pytest.raises(ValueError, match="lacks 'seed': it was written by another version"):
-        from_dict({key: value for key, value in stored.items() if key != "seed"})
-    with pytest.raises(ValueError, match="unknown parameter 'colour'"):
-        from_dict({**stored, "colour": "red"})
+    assert from_dict({"schema": 1, **stored}) == config
+
+
+def test_a_stored_config_without_a_later_parameter_reads_as_its_default():
+    stored = RunConfig(seed=3, k=4, rounds=7, method="fedavg").to_json()
+    for name, value in DEFAULTS.items():
+        lean = {key: item for key, item in stored.items() if key != name}
+        assert from_dict(lean).to_json() == {**stored, name: value}, name
+
+
+def test_a_stored_config_with_an_unknown_parameter_names_who_wrote_it():
+    stored = quick().to_json()
+    with pytest.raises(ValueError, match=r"parameter 'colour' is unknown .* it was written by matfl 9\.1"):
+        from_dict({**stored, "colour": "red"}, written_by="matfl 9.1")
+    with pytest.raises(ValueError, match=r"schema 2 is unknown .* it was written by matfl 9"):
+        from_dict({**stored, "schema": 2}, written_by="matfl 9")
 
 
 def test_toml(tmp_path):
@@ -207,7 +225,7 @@ def test_toml(tmp_path):
     "text, error, message",
     [
         ("epochs = 3", ValueError, "unknown parameter 'epochs'"),
-        ("[run]\nk = 3", ValueError, "unknown parameter 'run'"),
+        ("[run]\nk = 3", ValueError, "unknown parameter 'run': method 'run' is none of local, single_task"),
         ("k = 4.5", TypeError, "k=4.5: expected int"),
         ("k = true", TypeError, "k=True: expected int"),
         ("k = 2000-01-01", TypeError, "expected int"),
@@ -215,7 +233,7 @@ def test_toml(tmp_path):
         ('preset = "tiny"', ValueError, "unknown preset 'tiny'"),
         ("preset = 3", ValueError, "unknown preset 3"),
         ("preset = [1]", ValueError, r"unknown preset [1]"),
-        ("k = 0", ValueError, "k=0: must be at least 1"),
+        ("k = 0", ValueError, "k=0: choose 1..18"),
         (b'method = "\xff"', ValueError, "decode"),
     ],
 )
@@ -244,7 +262,6 @@ def changed(config, field):
         "aspp_rates": (2, 4),
         "size": 96,
         "participation": 0.5,
-        "threshold": 0.1,
         "lr_decay": 0.9,
     }
     value = others[field] if field in others else getattr(config, field) + 1
@@ -252,20 +269,133 @@ def changed(config, field):
     return replace(config, **{field: value, **extra})
 
 
-def test_the_hash_stands_for_every_field():
+def test_the_hash_stands_for_every_field_but_the_label():
     config = quick()
-    hashes = [config.hash, *(changed(config, field.name).hash for field in fields(RunConfig))]
+    names = [item.name for item in fields(RunConfig) if item.name not in ("preset", "parameters")]
+    hashes = [config.hash, *(changed(config, name).hash for name in names)]
     assert len(set(hashes)) == len(hashes)
     assert all(re.fullmatch("[0-9a-f]{12}", digits) for digits in hashes)
+    labelled = changed(config, "preset")
+    assert (labelled, labelled.hash) == (config, config.hash)
+    assert labelled.name == f"mine-matfl-{config.hash}"
+
+
+GOLDEN = {
+    "smoke": "89c6c3b86620",
+    "quick": "826173e9bc1b",
+    "full": "2061604c34cd",
+    "paper_pascal5": "c5918fd37c4f",
+    "paper_9": "c9dca30088fb",
+}
+"""Hashes that must never change: stored runs and committed records are found by them."""
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_hashes(name):
+    assert preset(name).hash == GOLDEN[name]
+
+
+def test_golden_hash_of_many_changes():
+    config = override(
+        quick(), method="fedavg", tasks="outdoor5", k=4, lr=3e-4, aspp_rates=(1, 2), seed=7, heads="local"
+    )
+    assert config.hash == "a870e1dbf5f6"
+
+
+def test_a_new_field_with_a_default_changes_no_hash():
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Later(RunConfig):
+        colour: str = "red"
+
+    for name in PRESETS:
+        plain = preset(name)
+        later = Later(**{item.name: getattr(plain, item.name) for item in fields(RunConfig)})
+        assert later.hash == GOLDEN[name]
+        assert replace(later, colour="blue").hash != GOLDEN[name]
+
+
+def test_every_parameter_has_a_frozen_default():
+    """A new field enters `matfl.config.identity.DEFAULTS` as well, or a later change of its default renames runs."""
+    assert set(DEFAULTS) == {item.name for item in fields(RunConfig)} - {"preset"}
 
 
 def test_the_hash_is_of_values_not_of_how_they_were_written():
     assert replace(quick(), lr=1).hash == replace(quick(), lr=1.0).hash
-    assert replace(quick(), mu=-0.0).hash == replace(quick(), mu=0).hash
+    assert replace(quick(), weight_decay=-0.0).hash == replace(quick(), weight_decay=0).hash
     assert override(quick(), participation="1").hash == quick().hash
     assert RunConfig(lr=1).lr.hex() == (1.0).hex()
-    text = json.dumps(asdict(quick()), sort_keys=True)
-    assert quick().hash == hashlib.sha256(text.encode()).hexdigest()[:12]
+    text = json.dumps({"schema": 1, "k": 4, "lr": 1.0}, sort_keys=True)
+    assert RunConfig(k=4, lr=1).hash == hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def test_parameters_of_the_chosen_method():
+    config = override(smoke(), method="fedprox", **{"fedprox.mu": "0.1"})
+    assert config.parameters == (("mu", 0.1),)
+    assert config == override(smoke(), method="fedprox", fedprox={"mu": 0.1})
+    assert config == override(override(smoke(), method="fedprox"), **{"fedprox.mu": 0.1})
+    assert override(config, seed=3).parameters == config.parameters
+    assert override(config, method="matfl") == smoke()
+    assert config.params(METHODS["fedprox"]).mu == 0.1
+    assert from_dict(json.loads(json.dumps(config.to_json()))) == config
+    assert config.identity == {**smoke().identity, "method": "fedprox", "parameters": {"mu": 0.1}}
+    assert override(smoke(), **config.changes(smoke())) == config
+
+
+def test_a_default_given_as_a_parameter_is_no_other_run():
+    plain = override(smoke(), method="clustered")
+    assert override(plain, **{"clustered.clusters": "2"}) == plain
+    assert override(smoke(), method="fedprox", **{"fedprox.mu": 1}).parameters == (("mu", 1.0),)
+
+
+@pytest.mark.parametrize(
+    "changes, error, message",
+    [
+        (
+            {"fedprox.mu": 1},
+            ValueError,
+            "fedprox.mu is a parameter of method 'fedprox', but the run's method is 'matfl'",
+        ),
+        ({"fedprox": {"mu": 1}}, ValueError, "set method=fedprox as well, or leave it out"),
+        ({"method": "fedprox", "fedprox.nu": 1}, ValueError, "lacks it, its parameters are mu"),
+        ({"matfl.mu": 1}, ValueError, "unknown parameter matfl.mu: method 'matfl' lacks it, it has none"),
+        ({"method": "fedprox", "fedprox.mu": "high"}, TypeError, "fedprox.mu='high': expected float"),
+        ({"method": "fedprox", "fedprox.mu": True}, TypeError, "fedprox.mu=True: expected float"),
+        ({"method": "fedprox", "fedprox.mu": -1}, ValueError, "fedprox.mu=-1.0: choose"),
+        ({"method": "clustered", "clustered.clusters": 0}, ValueError, "clustered.clusters=0: must be at least 1"),
+        ({"method": "fedprox", "fedprox.mu": [1]}, TypeError, "expected a number, text, true or false"),
+        ({"fedsgd.mu": 1}, ValueError, "unknown parameter 'fedsgd.mu': method 'fedsgd' is none of local, single_task"),
+        ({"mu": 1}, ValueError, "unknown parameter 'mu'"),
+    ],
+)
+def test_wrong_parameters_of_methods(changes, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        override(smoke(), **changes)
+
+
+def test_the_methods_own_defaults_are_frozen_as_well():
+    """A run at a method's defaults does not name them, so they are part of every such run's meaning."""
+    known = {name: defaults(METHODS[name]) for name in ("fedprox", "clustered", "soft_grouping", "matfl")}
+    assert known == {
+        "fedprox": {"mu": 0.01},
+        "clustered": {"clusters": 2},
+        "soft_grouping": {"threshold": 0.0},
+        "matfl": {},
+    }
+
+
+def test_the_parameters_of_an_unknown_method_are_kept():
+    stored = {**smoke().to_json(), "method": "of_a_plugin", "parameters": {"depth": 3, "alpha": 0.5}}
+    config = from_dict(stored)
+    assert config.parameters == (("alpha", 0.5), ("depth", 3))
+    assert from_dict(config.to_json()) == config
+
+
+def test_parameters_in_toml(tmp_path):
+    path = tmp_path / "mine.toml"
+    wanted = override(smoke(), method="fedprox", **{"fedprox.mu": 0.1})
+    for text in ("fedprox.mu = 0.1", "[fedprox]\nmu = 0.1"):
+        path.write_text(f'preset = "smoke"\nmethod = "fedprox"\n{text}\n')
+        assert load_toml(path) == wanted
 
 
 def test_another_process_finds_the_same_hash():

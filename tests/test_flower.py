@@ -3,13 +3,12 @@
 import subprocess
 import sys
 import warnings
-from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import contents, tiny
+from tiny import contents, settings_text, tiny
 
 pytest.importorskip("flwr")
 
@@ -42,13 +41,7 @@ def quick_polls(monkeypatch):
 
 def app_config(config, **keys):
     """The keys of flower_app that make `config`."""
-    plain = asdict(preset("smoke"))
-    text = {
-        name: ",".join(map(str, value)) if isinstance(value, tuple) else value
-        for name, value in asdict(config).items()
-        if value != plain[name]
-    }
-    settings = "; ".join(f"{name}={value}" for name, value in text.items())
+    settings = settings_text(config, preset("smoke"))
     return {
         "preset": "smoke",
         "method": config.method,
@@ -104,7 +97,7 @@ def weights(run):
     [
         {"method": "matfl", "rounds": 2},
         {"method": "local", "rounds": 1},
-        {"method": "fedprox", "mu": 5.0, "rounds": 1},
+        {"method": "fedprox", "fedprox.mu": 5.0, "rounds": 1},
         {"method": "clustered", "heads": "local", "participation": 0.75, "rounds": 2},
     ],
     ids=lambda changes: changes["method"],
@@ -369,7 +362,7 @@ def test_a_node_that_was_started_anew_as_another_client_is_asked_again(federate)
     [
         ({"preset": "huge"}, "unknown preset 'huge'"),
         ({"method": "best"}, "unknown method 'best'"),
-        ({"settings": "rounds"}, "not of the form name=value"),
+        ({"settings": "rounds"}, "not of the form NAME=VALUE"),
         ({"settings": "speed=3"}, "unknown parameter 'speed'"),
         ({"settings": "rounds=many"}, "rounds='many': expected int"),
         ({"updates": "bf16"}, "choose from fp32, fp16"),

@@ -1,9 +1,7 @@
 """Flower's real command line: a simulation, and a deployment with TLS and authentication under faults."""
 
-from dataclasses import asdict
-
 import pytest
-from tiny import contents, tiny
+from tiny import contents, settings_text, tiny
 
 pytest.importorskip("flwr")
 
@@ -19,11 +17,7 @@ pytestmark = pytest.mark.slow
 
 def run_options(config, **keys):
     """`-c ...` for the config."""
-    plain = asdict(preset("smoke"))
-    changed = {name: value for name, value in asdict(config).items() if value != plain[name] and name != "method"}
-    text = "; ".join(
-        f"{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in changed.items()
-    )
+    text = settings_text(config, preset("smoke"))
     keys = {"preset": "smoke", "method": config.method, "settings": text, "device": "cpu", "run-name": "run", **keys}
     return [
         "-c",

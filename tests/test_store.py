@@ -182,7 +182,7 @@ def test_a_checkpoint_from_another_run(tmp_path):
         store.create(tmp_path / "b", other, {})
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"k": 1}'])
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"k": 0}'])
 def test_a_damaged_config(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(store.RunError, match=r"config\.json"):

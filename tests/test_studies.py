@@ -78,7 +78,7 @@ def test_settings_reach_the_config() -> None:
     assert base_config("smoke", "rounds=7; lr=3e-4").lr == 3e-4
     with pytest.raises(ValueError, match="unknown parameter 'round'"):
         base_config("smoke", "round=7")
-    with pytest.raises(ValueError, match="write name=value"):
+    with pytest.raises(ValueError, match="not of the form NAME=VALUE"):
         base_config("smoke", "rounds")
 
 

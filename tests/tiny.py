@@ -35,3 +35,11 @@ def tiny(**changes: object) -> RunConfig:
 def contents(path: Path) -> dict[str, bytes]:
     """What must be equal in two runs of one config."""
     return {name: (path / name).read_bytes() for name in SAME}
+
+
+def settings_text(config: RunConfig, base: RunConfig) -> str:
+    """`base` becomes `config` by these settings: 'rounds=3; aspp_rates=1,2'."""
+    return "; ".join(
+        f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in config.changes(base).items()
+    )

@@ -200,7 +200,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         method=options.method,
         start="random",
         k=2,
-        clusters=1,
         rounds=2,
         evaluate_every=2,
     )

@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--images: batch norm needs at least 2")
     config = replace(preset(options.preset), start="random")
     if options.tasks:
-        config = override(config, tasks=options.tasks, k=1, clusters=1)
+        config = override(config, tasks=options.tasks, k=1)
     found = measure(
         config,
         device=options.device,

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from matfl.core.settings import parse_settings
+
 if TYPE_CHECKING:
     from matfl.config.run_config import RunConfig
     from matfl.runs.run import Run
@@ -207,23 +209,12 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _places(predict, training=False)
 
 
-def _assignments(items: Sequence[str]) -> dict[str, str]:
-    """['k=4', 'seed=1'] as a dict; a ValueError names what is no assignment."""
-    values = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"-p {item}: write NAME=VALUE")
-        values[name.strip()] = value.strip()
-    return values
-
-
 def _chosen_config(arguments: argparse.Namespace) -> RunConfig:
     from matfl.config.run_config import load_toml, override, preset
     from matfl.server.methods import METHODS
 
     name = arguments.config
-    changes = _assignments(arguments.param)
+    changes: dict[str, object] = dict(parse_settings(arguments.param, where="-p"))
     if arguments.method:
         changes["method"] = arguments.method
     config = override(load_toml(name) if name.endswith(".toml") else preset(name), **changes)
@@ -395,7 +386,7 @@ def _reproduce(arguments: argparse.Namespace) -> int | None:
     return reproduce(
         arguments.studies,
         preset=arguments.preset,
-        parameters=_assignments(arguments.param),
+        parameters=parse_settings(arguments.param, where="-p"),
         fresh=arguments.fresh,
         jobs=arguments.jobs,
         backend=arguments.backend,

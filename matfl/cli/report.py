@@ -11,7 +11,6 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -197,11 +196,13 @@ def toml(config: RunConfig) -> str:
     """A TOML file that `load_toml` reads back as `config`, each parameter with what it means."""
     meanings = _field_docs()
     lines = [f"preset = {json.dumps(config.preset)}", ""]
-    for name, value in asdict(config).items():
-        if name == "preset":
+    for name, value in config.to_json().items():
+        if name in ("preset", "parameters"):
             continue
         lines += [f"# {line}" for line in textwrap.wrap(meanings.get(name, ""), 116)]
-        lines.append(f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
+        lines.append(f"{name} = {json.dumps(value)}")
+    if config.parameters:
+        lines += ["", f"[{config.method}]", *(f"{name} = {json.dumps(value)}" for name, value in config.parameters)]
     return "\n".join(lines) + "\n"
 
 

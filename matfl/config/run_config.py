@@ -5,22 +5,25 @@ Whatever only says where or how fast (device, folders, threads) is not here, so 
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import re
 import tomllib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from matfl import __version__
+from matfl.config.identity import DEFAULTS, SCHEMA, identity
+from matfl.config.parameters import Parameters, chosen, of_method, with_parameters
+from matfl.config.values import check_range, check_type, coerce
+from matfl.core.files import json_hash
 from matfl.tasks.task import pairs
 
 __all__ = [
     "PRESETS",
+    "RANGES",
     "RunConfig",
     "from_dict",
     "full",
@@ -34,14 +37,40 @@ __all__ = [
 ]
 
 
+RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
+    {
+        "clients_per_task": (1, 1000),
+        "rounds": (1, 1_000_000),
+        "local_epochs": (1, 1_000_000),
+        "batch_size": (1, 65_536),
+        "lr": (0, 100),
+        "lr_decay": (0, 1),
+        "weight_decay": (0, 1000),
+        "participation": (0, 1),
+        "width": (1, 4096),
+        "head_channels": (1, 8192),
+        "size": (0, 8192),
+        "images_train": (0, 100_000_000),
+        "images_val": (0, 100_000_000),
+        "images_per_client": (0, 100_000_000),
+        "evaluate_every": (1, 1_000_000),
+        "seed": (0, 2**63 - 1),
+        "data_seed": (0, 2**63 - 1),
+    }
+)
+"""Lowest and highest value of each number. What is beyond would only fail later: memory, a loss that is not finite."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """One federated run. Defaults are the paper's (section 4.1); presets change them."""
 
-    preset: str = "paper_9"
-    """Name of the preset that this config started from; part of the run's name."""
+    preset: str = field(default="paper_9", compare=False)
+    """Name of the preset that this config started from: a label, part of the run's name but not of its identity."""
     method: str = "matfl"
-    """A name in `matfl.server.methods.METHODS`."""
+    """A name in `METHODS`; `matfl methods` lists them."""
+    parameters: Parameters = ()
+    """The method's own parameters that differ from its defaults, sorted by name: set as in `fedprox.mu=0.1`."""
     tasks: str = "paper9"
     """A task set (`matfl.tasks.task.TASK_SETS`) or a comma-separated list of `domain/task` pairs."""
     clients_per_task: int = 2
@@ -62,8 +91,6 @@ class RunConfig:
     """Factor on the learning rate after each round (section 4.1)."""
     weight_decay: float = 1e-4
     """L2 term of Adam."""
-    mu: float = 0.01
-    """Strength of the proximal term; only methods with one use it (FedProx, section 3.2)."""
     participation: float = 1.0
     """Share of the clients that train in a round, at least one."""
     start: str = "imagenet"
@@ -96,76 +123,50 @@ class RunConfig:
     """Arithmetic of training; 'auto' is bf16 where the device computes it natively and the network is wide enough."""
     edge_protocol: Literal["mtl", "astmt", "fedhca2"] = "fedhca2"
     """How ODS-F is measured (`matfl.tasks.edges`)."""
-    clusters: int = 2
-    """Number of groups of method 'clustered'."""
-    threshold: float = 0.0
-    """Cosine below which method 'soft_grouping' gives no weight."""
     seed: int = 0
     """Partition, heads, batches and augmentation."""
     data_seed: int = 0
     """The rendered benchmark's own seed; the same images for every `seed`."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            _check_type(field.name, value, _HINTS[field.name])
-            if _HINTS[field.name] is float:
-                if not math.isfinite(value):
-                    raise ValueError(f"{field.name}={value}: choose a finite number")
-                object.__setattr__(self, field.name, value + 0.0)  # 1 and 1.0, 0.0 and -0.0 are one run, not two
+        hints = _HINTS if type(self) is RunConfig else typing.get_type_hints(type(self))
+        for item in fields(self):
+            value, hint = getattr(self, item.name), hints[item.name]
+            if item.name == "parameters":
+                continue
+            check_type(item.name, value, hint)
+            if hint is float:
+                object.__setattr__(self, item.name, value + 0.0)  # 1 and 1.0, 0.0 and -0.0 are one run, not two
         for name in ("preset", "method"):
-            if not re.fullmatch(r"[A-Za-z0-9]\w*", getattr(self, name)):
+            if not re.fullmatch(r"[A-Za-z0-9]\w{0,63}", getattr(self, name)):
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r}: use letters, digits and _; it names the run's folder"
+                    f"{name}={getattr(self, name)!r}: use up to 64 letters, digits and _; it names the run's folder"
                 )
-        at_least_one = (
-            "clients_per_task",
-            "k",
-            "voting_layers",
-            "rounds",
-            "local_epochs",
-            "batch_size",
-            "width",
-            "head_channels",
-            "evaluate_every",
-            "clusters",
-        )
-        for name in at_least_one:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in (
-            "images_train",
-            "images_val",
-            "images_per_client",
-            "size",
-            "seed",
-            "data_seed",
-            "weight_decay",
-            "mu",
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
-        if not self.lr > 0 or not 0 < self.lr_decay <= 1:
-            raise ValueError(f"lr={self.lr}, lr_decay={self.lr_decay}: lr must be positive and lr_decay in (0, 1]")
-        if not 0 < self.participation <= 1:
-            raise ValueError(f"participation={self.participation}: choose a share in (0, 1]")
-        if not -1 <= self.threshold < 1:
-            raise ValueError(f"threshold={self.threshold}: choose a cosine in [-1, 1)")
-        if not self.aspp_rates or min(self.aspp_rates) < 1:
-            raise ValueError(f"aspp_rates={self.aspp_rates}: give at least one positive rate")
+        for name, (low, high) in RANGES.items():
+            check_range(name, getattr(self, name), low, high, above=name in ("lr", "lr_decay", "participation"))
+        if not self.aspp_rates:
+            raise ValueError("aspp_rates=(): give at least one positive rate")
+        for rate in self.aspp_rates:
+            check_range("aspp_rates", rate, 1, 1024)
         if self.size and (self.size < 32 or self.size % 8):
-            raise ValueError(f"size={self.size}: choose a multiple of 8 of at least 32, or 0 for the layout's own")
-        chosen = pairs(self.tasks)
-        n = self.num_clients
-        if self.k > n:
+            raise ValueError(f"size={self.size}: choose a multiple of 8 from 32 to 8192, or 0 for the layout's own")
+        self._check_together()
+        if not isinstance(self.parameters, tuple) or any(
+            not isinstance(item, tuple) or len(item) != 2 for item in self.parameters
+        ):
+            raise TypeError(f"parameters={self.parameters!r}: expected a tuple of (name, value) pairs")
+        object.__setattr__(self, "parameters", of_method(self.method, self.parameters))
+
+    def _check_together(self) -> None:
+        """What one parameter allows another."""
+        chosen, n = pairs(self.tasks), self.num_clients
+        if not 1 <= self.k <= n:
             raise ValueError(
                 f"k={self.k}: choose 1..{n}, the number of clients ({len(chosen)} tasks x "
                 f"clients_per_task={self.clients_per_task})"
             )
-        if self.clusters > n:
-            raise ValueError(f"clusters={self.clusters}: choose 1..{n}, the number of clients")
         available = {"resnet18": 16, "resnet34": 32, "resnet50": 16}[self.backbone]
-        if self.voting_layers > available:
+        if not 1 <= self.voting_layers <= available:
             raise ValueError(
                 f"voting_layers={self.voting_layers}: {self.backbone} has {available} 3x3 convolutions; "
                 f"choose 1..{available}"
@@ -190,10 +191,34 @@ class RunConfig:
         """N, all clients of all tasks."""
         return len(pairs(self.tasks)) * self.clients_per_task
 
+    def params(self, method: Any) -> Any:
+        """`method` (`METHODS[config.method]`) with this run's parameters in the place of its defaults."""
+        return with_parameters(method, self.parameters)
+
+    def to_json(self) -> dict[str, Any]:
+        """Every parameter in JSON's types, as `from_dict` reads it back; the method's own as a table."""
+        return {
+            name: dict(value) if name == "parameters" else list(value) if isinstance(value, tuple) else value
+            for name, value in ((item.name, getattr(self, item.name)) for item in fields(self))
+        }
+
+    def changes(self, base: RunConfig) -> dict[str, Any]:
+        """What `override` makes of `base` to get this config: the parameters that differ, by name."""
+        here, there = self.to_json(), base.to_json()
+        own = {f"{self.method}.{name}": value for name, value in here.pop("parameters").items()}
+        return {name: value for name, value in here.items() if value != there[name]} | own
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """What the hash stands for: the schema, and what differs from its defaults (`matfl.config.identity`)."""
+        values = self.to_json()
+        del values["preset"]
+        return identity(values, later={item.name: item.default for item in fields(self)})
+
     @property
     def hash(self) -> str:
-        """12 hexadecimal digits that stand for every field's value."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """12 hexadecimal digits that stand for all that decides the run's numbers."""
+        return json_hash(self.identity)
 
     @property
     def name(self) -> str:
@@ -201,53 +226,48 @@ class RunConfig:
         return f"{self.preset}-{self.method}-{self.hash}"
 
 
-def _check_type(name: str, value: object, hint: Any) -> None:
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        if value not in typing.get_args(hint):
-            raise ValueError(f"{name}={value!r}: choose one of {', '.join(map(repr, typing.get_args(hint)))}")
-    elif origin is tuple:
-        if not isinstance(value, tuple) or not all(type(item) is int for item in value):
-            raise TypeError(f"{name}={value!r}: expected a tuple of integers")
-    elif type(value) is not hint and not (hint is float and type(value) is int):
-        raise TypeError(f"{name}={value!r}: expected {hint.__name__}, got {type(value).__name__}")
-
-
 _HINTS: Mapping[str, Any] = types.MappingProxyType(typing.get_type_hints(RunConfig))
 
 
-def _coerce(name: str, value: object) -> object:
-    """A value from text, JSON or TOML as the field's type (lists to tuples, integers to floats, '8' to 8)."""
-    hint = _HINTS[name]
-    if isinstance(value, str) and hint is not str and typing.get_origin(hint) is not Literal:
-        try:
-            if hint in (int, float):
-                return hint(value)
-            return tuple(int(item) for item in value.strip("()[] ").split(",") if item.strip())
-        except ValueError:
-            expected = "a comma-separated list of integers" if typing.get_origin(hint) is tuple else hint.__name__
-            raise TypeError(f"{name}={value!r}: expected {expected}") from None
-    if isinstance(value, list):
-        return tuple(value)
-    if hint is float and type(value) is int:
-        return float(value)
-    return value
-
-
 def override(config: RunConfig, **changes: object) -> RunConfig:
-    """`config` with some fields changed; values may be text (`k="4"`). Unknown names are a ValueError."""
-    unknown = sorted(set(changes) - set(_HINTS))
+    """`config` with some parameters changed; values may be text (`k="4"`).
+
+    A method's own parameters are named after it: `override(smoke(), method="fedprox", **{"fedprox.mu": 0.1})`, or
+    `fedprox={"mu": 0.1}`. Another method starts from its defaults. Unknown names, and parameters of a method that is
+    not the chosen one, are a ValueError.
+    """
+    own = {name: value for name, value in changes.items() if "." in name or _is_table(name, value)}
+    unknown = sorted(set(changes) - set(own) - set(_HINTS))
     if unknown:
-        raise ValueError(f"unknown parameter {unknown[0]!r}: the parameters are {', '.join(_HINTS)}")
-    return replace(config, **{name: _coerce(name, value) for name, value in changes.items()})  # type: ignore[arg-type]
+        raise ValueError(f"unknown parameter {unknown[0]!r}: the parameters are {', '.join(_HINTS)}, and METHOD.NAME")
+    values = {name: coerce(name, changes[name], _HINTS[name]) for name in changes if name not in own}
+    method = values.get("method", config.method)
+    if "parameters" in values or own or method != config.method:
+        given = values.get("parameters", config.parameters if method == config.method else ())
+        kept = dict(given)  # type: ignore[call-overload]
+        values["parameters"] = tuple({**kept, **chosen(own, str(method))}.items())
+    return replace(config, **values)  # type: ignore[arg-type]
 
 
-def from_dict(values: Mapping[str, object]) -> RunConfig:
-    """The config that `dataclasses.asdict` (or JSON made from it) wrote down, every field named."""
-    missing = sorted(set(_HINTS) - set(values))
-    if missing:
-        raise ValueError(f"the stored config lacks {missing[0]!r}: it was written by another version of matfl")
-    return override(RunConfig(), **values)
+def _is_table(name: str, value: object) -> bool:
+    return name not in _HINTS and isinstance(value, Mapping)
+
+
+def from_dict(values: Mapping[str, object], *, written_by: str = "another version") -> RunConfig:
+    """The config that `RunConfig.to_json` wrote down; a parameter that came later reads as its default.
+
+    Raises ValueError naming the version of matfl that wrote it when it holds a parameter that this version lacks.
+    """
+    stored = {name: value for name, value in values.items() if name != "schema"}
+    unknown = sorted(set(stored) - set(_HINTS))
+    if unknown or values.get("schema", SCHEMA) != SCHEMA:
+        what = f"parameter {unknown[0]!r}" if unknown else f"schema {values['schema']!r}"
+        raise ValueError(
+            f"{what} is unknown to this version of matfl ({__version__}): it was written by {written_by}; "
+            "use that one, or train the run again"
+        )
+    frozen = {name: value for name, value in DEFAULTS.items() if name in _HINTS}
+    return override(RunConfig(), **{**frozen, **stored})
 
 
 def load_toml(path: str | Path) -> RunConfig:

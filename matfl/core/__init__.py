@@ -3,4 +3,8 @@
 streams.py   random streams derived from names
 registry.py  named things that plug-ins can add to
 records.py   the rows that runs are recorded in
+settings.py  `name=value` as text
+files.py     files written whole, and their checksums
+manifest.py  folders of files with checksums
+locks.py     locks between processes
 """

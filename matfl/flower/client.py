@@ -106,7 +106,7 @@ def share(config: RunConfig, node: NodeSettings) -> Client:
     tasks = [
         p.name for p in pairs(config.tasks) if p == node.pair or (p.domain == node.pair.domain and not node.own_data)
     ]
-    alone = override(config, tasks=",".join(tasks), clients_per_task=count, k=1, clusters=1)
+    alone = override(config, tasks=",".join(tasks), clients_per_task=count, k=1)
     mine = [client for client in partition(alone, {node.pair.domain.name: train}) if client.pair == node.pair]
     return replace(mine[node.client % count], index=node.client)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from matfl.config.run_config import RunConfig, override, preset
+from matfl.core.settings import parse_settings
 from matfl.flower.arrays import DTYPES, Precision
 from matfl.tasks.task import Pair, pairs
 
@@ -97,13 +98,7 @@ def run_config(app_config: Mapping[str, Any]) -> RunConfig:
     changes: dict[str, object] = {}
     if app_config.get("method"):
         changes["method"] = app_config["method"]
-    for item in str(app_config.get("settings", "")).split(";"):
-        if not item.strip():
-            continue
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"settings: {item.strip()!r} is not of the form name=value; separate several with ';'")
-        changes[name.strip()] = value.strip()
+    changes |= parse_settings(str(app_config.get("settings", "")), where="settings")
     return override(preset(app_config.get("preset") or "quick"), **changes)
 
 

@@ -7,7 +7,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,8 @@ __all__ = ["describe", "register_backend", "train_all"]
 
 def describe(config: RunConfig) -> str:
     """The fields in which a config differs from its preset, for messages: 'method=matfl, seed=1'."""
-    base = asdict(PRESETS[config.preset]()) if config.preset in PRESETS else {}
-    changed = {name: value for name, value in asdict(config).items() if base.get(name) != value or name == "method"}
+    base = PRESETS[config.preset]() if config.preset in PRESETS else RunConfig()
+    changed = {"method": config.method} | config.changes(base)
     return ", ".join(f"{name}={value}" for name, value in changed.items())
 
 

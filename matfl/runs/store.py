@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from matfl.config.identity import SCHEMA
 from matfl.config.run_config import RunConfig, from_dict
 
 __all__ = [
@@ -167,16 +168,16 @@ def create(path: Path, config: RunConfig, provenance: Mapping[str, Any]) -> None
     """
     config_file, provenance_file = path / "config.json", path / "provenance.json"
     if config_file.exists():
-        stored = read_config(path)
-        differing = [name for name, value in asdict(config).items() if asdict(stored)[name] != value]
+        there, wanted = read_config(path).to_json(), config.to_json()
+        differing = [name for name, value in wanted.items() if name != "preset" and there[name] != value]
         if differing:
             name = differing[0]
             raise RunError(
-                f"{path} holds another run ({name}={asdict(stored)[name]!r}, not {asdict(config)[name]!r}): "
+                f"{path} holds another run ({name}={there[name]!r}, not {wanted[name]!r}): "
                 "its config was changed, or the folder copied; choose another folder"
             )
     else:
-        _replace_text(config_file, _json(asdict(config)))
+        _replace_text(config_file, _json({"schema": SCHEMA, **config.to_json()}))
     if provenance_file.exists() and stored_round(path, config):
         first = _read_json(provenance_file)
         again = {"from_round": stored_round(path, config), **provenance}
@@ -315,9 +316,17 @@ def read_config(path: Path) -> RunConfig:
     if not (path / "config.json").exists():
         raise RunError(f"{path} holds no run (no config.json): `matfl runs` lists those that there are")
     try:
-        return from_dict(_read_json(path / "config.json"))
+        return from_dict(_read_json(path / "config.json"), written_by=_writer(path))
     except (TypeError, ValueError) as error:
         raise RunError(f"{path / 'config.json'}: {error}") from None
+
+
+def _writer(path: Path) -> str:
+    """The version of matfl that began the run in `path`, in words."""
+    try:
+        return f"matfl {json.loads((path / 'provenance.json').read_text(encoding='utf-8'))['matfl']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another version of matfl"
 
 
 def read_state(path: Path) -> dict[str, Any]:

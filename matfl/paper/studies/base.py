@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matfl.config.run_config import RunConfig, override, preset
+from matfl.core.settings import parse_settings
 from matfl.paper.studies.store import Job
 from matfl.server.methods import METHODS
 from matfl.tasks.task import pairs
@@ -93,13 +94,7 @@ def sizes(name: str) -> Sizes:
 
 def base_config(name: str, settings: str = "") -> RunConfig:
     """The preset's config with `settings` such as "rounds=5; lr=3e-4" applied (any field of `RunConfig`)."""
-    changes: dict[str, object] = {}
-    for item in filter(None, (part.strip() for part in settings.split(";"))):
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise ValueError(f"settings={settings!r}: write name=value, with a semicolon between two of them")
-        changes[key.strip()] = value.strip()
-    return override(preset(name), **changes)
+    return override(preset(name), **parse_settings(settings, where="settings"))
 
 
 def chosen_methods(methods: str, default: Sequence[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class TrainBench:
 
     def spec(self) -> dict[str, Any]:
         """What is trained, and the bench's arguments; the machine is part of the result."""
-        return {"config": asdict(preset_config(self.preset)), "arguments": list(self.arguments)}
+        return {"config": preset_config(self.preset).identity, "arguments": list(self.arguments)}
 
     def units(self) -> list[str]:
         """All in one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class CentralTest:
         """Everything that decides the scores."""
         from matfl.runs.engine import data_version
 
-        return {"config": asdict(self.config) | {"preset": ""}, "data": data_version(self.config), "arrays": "edges"}
+        return {"config": self.config.identity, "data": data_version(self.config), "arrays": "edges"}
 
     def groups(self) -> dict[str, list[str]]:
         """Unit name -> pair names that share a backbone. The unit's first part is an entry of `SHARING`."""
@@ -112,7 +112,7 @@ def scores(records: Sequence[Record]) -> pd.DataFrame:
 
     rows = []
     for record in records:
-        names = [pair.name for pair in pairs(record.spec["config"]["tasks"])]
+        names = [pair.name for pair in pairs(from_dict(record.spec["config"]).tasks)]
         for kind in SHARING:
             found = record.values["metrics"].get(kind, {})
             rows += [
@@ -132,7 +132,7 @@ def edge_curves(record: Record, sharing: str = "none") -> dict[str, Curve]:
     """Precision and recall of every edge task of one seed's models, by pair name."""
     from matfl.tasks.edges import PROTOCOLS, Curve
 
-    protocol = PROTOCOLS[record.spec["config"]["edge_protocol"]]
+    protocol = PROTOCOLS[from_dict(record.spec["config"]).edge_protocol]
     found = {}
     for name, (precision_T, recall_T, f_T) in record.arrays.items():
         kind, _, pair_name = name.partition("/")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class UpdateSet:
         from matfl.runs.engine import data_version
 
         return {
-            "config": asdict(self.config) | {"preset": ""},
+            "config": self.config.identity,
             "subsets": self.subsets,
             "share": self.share,
             "data": data_version(self.config),

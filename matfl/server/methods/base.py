@@ -27,14 +27,14 @@ One with parameters, server state or a part on the client is a subclass of `Meth
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from matfl.config.parameters import METHODS
 from matfl.config.run_config import RunConfig
-from matfl.core.registry import Registry
 from matfl.core.streams import stream
 from matfl.server.grouping import normalise
 from matfl.server.kernels import add_mixed, product_dtype
@@ -186,9 +186,6 @@ class Method:
         return local.state
 
 
-METHODS: Registry[Method] = Registry("method", builtin="matfl.server.methods")
-"""All methods by name, with default parameters, in the order of tables and figures."""
-
 M = TypeVar("M", bound="Method | type[Method]")
 
 
@@ -224,8 +221,6 @@ def method(
 def method_of(config: RunConfig) -> Method:
     """The config's method with its parameters. Raises ValueError for an unknown one, or where they do not fit."""
     found = METHODS.find(config.method)
-    given = {"mu": config.mu, "clusters": config.clusters, "threshold": config.threshold}
-    own = {item.name for item in fields(found)}
-    chosen = replace(found, **{name: value for name, value in given.items() if name in own})  # type: ignore[arg-type]
+    chosen: Method = config.params(found)
     chosen.check(config)
     return chosen
