@@ -1,5 +1,6 @@
 """Axes-level figures: each takes a tidy frame or array and draws on one axes; nothing trains, saves or shows."""
 
+from matfl.paper.plots.algorithm import arrows, decisions, numbers
 from matfl.paper.plots.benchmark import class_frequencies, gallery, label_picture, partition, transfer
 from matfl.paper.plots.comparison import clients_per_task, k_sweep, layers_sweep, learning_curves, methods
 from matfl.paper.plots.cost import bytes_to_quality, memory, server_step, throughput
@@ -29,11 +30,13 @@ __all__ = [
     "METHOD_COLORS",
     "TASK_COLORS",
     "WIDTHS",
+    "arrows",
     "bytes_to_quality",
     "choice_matrix",
     "class_frequencies",
     "clients_per_task",
     "cosine_matrix",
+    "decisions",
     "figure",
     "gallery",
     "grouping_correctness",
@@ -47,6 +50,7 @@ __all__ = [
     "memory",
     "methods",
     "neighbour_bars",
+    "numbers",
     "partition",
     "precision_recall",
     "save",

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from matfl.paper.plots.style import pair_color
+from matfl.paper.plots.style import pair_color, short_title
 from matfl.paper.plots.updates import _axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["arrows", "numbers"]
+__all__ = ["arrows", "decisions", "numbers"]
 
 
 def arrows(
@@ -56,4 +56,29 @@ def numbers(
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    return ax
+
+
+def decisions(
+    matrix_NN: NDArray[np.floating],
+    pairs: Sequence[str],
+    *,
+    marked: NDArray[np.bool_] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """What every client (row) decided about every other (column) as shades; one label a task, `marked` cells framed."""
+    ax = _axes(ax)
+    image = ax.imshow(matrix_NN, cmap="Blues", vmin=0)
+    if marked is not None:
+        rows, columns = np.nonzero(marked)
+        ax.scatter(columns, rows, s=9, facecolor="none", edgecolor="#BB5566", linewidth=0.8, marker="s")
+    names = list(dict.fromkeys(pairs))
+    middles = [float(np.mean([i for i, pair in enumerate(pairs) if pair == name])) for name in names]
+    ax.set_xticks(middles, [short_title(name) for name in names], rotation=90)
+    ax.set_yticks(middles, [short_title(name) for name in names])
+    for tick, name in zip((*ax.get_xticklabels(), *ax.get_yticklabels()), names + names, strict=True):
+        tick.set_color(pair_color(name))
+    ax.tick_params(length=0)
+    ax.set(xlabel="chosen client", ylabel="choosing client")
+    ax.figure.colorbar(image, ax=ax, shrink=0.7)
     return ax

@@ -12,6 +12,7 @@ from matfl.paper.studies import (
     clients_per_task,
     cost_and_scale,
     grouping_frequency,
+    how_matfl_decides,
     k_sweep,
     layer_voting,
     methods,
@@ -31,6 +32,7 @@ __all__ = [
     "clients_per_task",
     "cost_and_scale",
     "grouping_frequency",
+    "how_matfl_decides",
     "k_sweep",
     "layer_voting",
     "methods",
@@ -46,5 +48,6 @@ STUDIES: dict[str, Callable[..., Plan]] = {
     "05_grouping_frequency": grouping_frequency.plan,
     "06_layer_voting": layer_voting.plan,
     "07_cost_and_scale": cost_and_scale.plan,
+    "how_matfl_decides": how_matfl_decides.plan,
 }
 """Notebook -> its plan, which takes those of the notebook's parameters that decide what is computed."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from matfl.paper.claims import AtLeast, Below, Claim, Part
 from matfl.paper.stats import exact
 from matfl.paper.studies.base import Plan, base_config, setting
 from matfl.server.grouping import friends, similarity_weights, votes
+from matfl.server.mixing import Mixing, mix
+from matfl.server.models import Models
 from matfl.server.updates import Layout, Updates
 
 if TYPE_CHECKING:
@@ -20,7 +23,18 @@ if TYPE_CHECKING:
 
     from matfl.runs.run import Run
 
-__all__ = ["CLIENTS", "LAYERS", "PAIRS", "Round", "claims", "example", "plan", "stored_round"]
+__all__ = [
+    "CLIENTS",
+    "LAYERS",
+    "PAIRS",
+    "Round",
+    "arrows_of",
+    "claims",
+    "example",
+    "plan",
+    "steps",
+    "stored_round",
+]
 
 CLIENTS = ("A", "B", "C", "D")
 """Four clients: A and B share a task."""
@@ -45,6 +59,21 @@ def example() -> Updates:
         buffers_NB=torch.zeros(4, 0),
         heads=({},) * 4,
     )
+
+
+def arrows_of(updates: Updates) -> np.ndarray:
+    """(layers, clients, 2): the example's updates layer by layer."""
+    rows_NP = torch.cat([block_NK for _, block_NK in updates.columns()], 1)
+    return rows_NP.view(len(updates), len(LAYERS), 2).transpose(0, 1).numpy()
+
+
+def steps(updates: Updates, weights_NN: Tensor) -> pd.DataFrame:
+    """What each task's model moves by in each layer when the library mixes the example's updates."""
+    start = {name: torch.zeros(slot.shape) for name, slot in updates.layout.parameters.items()}
+    models = Models.start(updates.layout, start, tuple(dict.fromkeys(PAIRS)), {})
+    mix(models, updates, Mixing(weights_NN=weights_NN), PAIRS)
+    columns = pd.MultiIndex.from_product([LAYERS, ("x", "y")])
+    return pd.DataFrame(models.theta_CP.numpy(), index=list(models.owners), columns=columns).rename_axis("model of")
 
 
 def plan(preset: str, *, seed: int = 0, settings: str = "") -> Plan:
