@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from scipy.io import loadmat
 from matfl import scenes
 from matfl.config.run_config import RunConfig
 from matfl.data import DataError, check, load_split, make
+from matfl.data.cache import locked
 from matfl.data.decode import VALID_NORMALS
 
 SEED, TRAIN, VAL, SIZE = 4, 5, 3, 48
@@ -143,8 +147,7 @@ def test_the_files_do_not_depend_on_what_is_rendered_at_once(tmp_path: Path, mon
     listed = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert len(listed) == 2 + 2 * 2 + 4 * 6 + 4 * 5
     for path in listed:
-        if path.suffix != ".mat":  # those hold the time of writing
-            assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes(), path
 
 
 def test_nothing_is_overwritten_and_nothing_half_made_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,11 +161,93 @@ def test_nothing_is_overwritten_and_nothing_half_made_stays(tmp_path: Path, monk
     assert list((tmp_path / "other").iterdir()) == []
 
 
+SLOW_MAKING = """
+import os, sys, time
+from matfl.data import write
+write.CHUNK = 1
+write.processes_for = lambda seconds: int(sys.argv[2])
+make_chunk = write._write_chunk
+def slow(*arguments):
+    ids = make_chunk(*arguments)
+    os.write(1, f"{os.getpid()} {arguments[0].kind} {ids[0]}\\n".encode())
+    time.sleep(0.1)
+    return ids
+write._write_chunk = slow
+write.make(sys.argv[1], train=4, val=1, size=32)
+"""
+
+
+def started(folder: Path, processes: int, lines: int) -> list[str]:
+    """The first lines of a slow `make` (process, layout and id of an image each), which is killed after them.
+
+    Its worker processes are seen to be gone a little later, those without a line as well.
+    """
+    arguments = [sys.executable, "-c", SLOW_MAKING, str(folder), str(processes)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        read = [process.stdout.readline() for _ in range(lines)]
+        tasks = Path(f"/proc/{process.pid}/task").glob("*/children")  # by the thread that started them
+        children = [child for task in tasks for child in task.read_text().split()]
+        process.kill()
+    until = time.monotonic() + 20
+    while time.monotonic() < until and any(Path(f"/proc/{child}").exists() for child in children):
+        time.sleep(0.1)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+    return read
+
+
+@pytest.mark.parametrize("images", [3, 8])  # within the first folder, and after it has appeared
+def test_a_killed_making_can_be_repeated_and_leaves_nothing(tmp_path: Path, images: int) -> None:
+    made = make(tmp_path / "whole", train=4, val=1, size=32)
+    layout = started(tmp_path / "cut", 1, images)[-1].split()[1]
+    assert layout == ("pascal" if images == 3 else "nyud")
+    assert [path.name for path in (tmp_path / "cut").glob(".*.make-*")] != []
+    assert make(tmp_path / "cut", train=4, val=1, size=32).counts == made.counts
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["NYUD_MT", "PASCAL_MT"]
+    whole = {path.relative_to(tmp_path / "whole"): path for path in (tmp_path / "whole").rglob("*.*")}
+    cut = {path.relative_to(tmp_path / "cut"): path for path in (tmp_path / "cut").rglob("*.*")}
+    assert whole.keys() == cut.keys()
+    assert all(cut[name].read_bytes() == path.read_bytes() for name, path in whole.items())
+    with pytest.raises(DataError, match="PASCAL_MT is there already: remove it"):
+        make(tmp_path / "cut", train=4, val=1, size=32, seed=1)
+
+
+def test_a_terminated_making_leaves_nothing_at_once(tmp_path: Path) -> None:
+    arguments = [sys.executable, "-m", "matfl", "data", "make", str(tmp_path), "--train", "3000", "--size", "96"]
+    with subprocess.Popen(arguments) as process:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob(".*.make-*/semseg/*/*.png")) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert list(tmp_path.iterdir())
+        process.terminate()
+    assert process.returncode == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    workers = [line.split()[0] for line in started(tmp_path, 2, 3)]
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
+def test_two_at_once_are_refused(tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / ".make.lock"),
+        pytest.raises(DataError, match="another process is writing data sets here; wait for it"),
+    ):
+        make(tmp_path, train=1, val=1, size=32)
+    make(tmp_path, train=1, val=1, size=32)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["NYUD_MT", "PASCAL_MT"]
+
+
 def test_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="variant 'voc': choose 'mt' or 'fedhca2'"):
         make(tmp_path, variant="voc")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="each split needs at least one image"):
+    with pytest.raises(ValueError, match="each split needs 1 to 999999 images"):
         make(tmp_path, val=0)
+    with pytest.raises(ValueError, match=r"train=10000000000.*: each split needs 1 to 999999 images"):
+        make(tmp_path, train=10**10)
+    with pytest.raises(ValueError, match="size=1000000: choose 16 to 8192 pixels"):
+        make(tmp_path, size=10**6)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot write"):
         make(tmp_path / "file", train=1, val=1)

@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +24,11 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; the exit code is 0, 1 (it failed), 2 (bad input) or 130 (interrupted)."""
+    """Entry point; the exit code is 0, 1 (it failed), 2 (bad input), 130 (interrupted) or 143 (terminated)."""
     arguments = _parser().parse_args(argv)
     try:
-        return arguments.handler(arguments) or 0
+        with _termination():
+            return arguments.handler(arguments) or 0
     except KeyboardInterrupt:
         print("matfl: interrupted; finished rounds are stored and the same command goes on from there", file=sys.stderr)
         return 130
@@ -42,6 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "" if known else " (MATFL_DEBUG=1 shows where)"
         print(f"matfl: error: {name}{error}{hint}", file=sys.stderr)
         return 2 if bad_input else 1
+
+
+@contextmanager
+def _termination() -> Iterator[None]:
+    """Within, SIGTERM ends the process in order: unfinished files are removed, workers end. A second one ends at once."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.exit(143)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:

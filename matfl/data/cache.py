@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from matfl.core.processes import child_of_this
 from matfl.data import checksums
 from matfl.tasks.task import TASKS
 
@@ -174,8 +175,12 @@ def in_parallel(
     progress: bool,
     title: str,
 ) -> list[T]:
-    """`work(*chunk)` of every chunk, over `processes` processes: what each returns, one item an image, in order."""
+    """`work(*chunk)` of every chunk, over `processes` processes: what each returns, one item an image, in order.
+
+    The processes end when this one does, however that happens. Raises DataError when one of them is killed.
+    """
     import joblib
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
     from tqdm import tqdm
 
     results: list[T] = []
@@ -183,12 +188,17 @@ def in_parallel(
         if processes == 1:
             done: Iterable[Sequence[T]] = (work(*chunk) for chunk in chunks)
         else:
-            with joblib.parallel_config(backend="loky", n_jobs=processes, inner_max_num_threads=1):
+            with joblib.parallel_config(backend="loky", n_jobs=processes, inner_max_num_threads=1, **child_of_this()):
                 parallel = joblib.Parallel(return_as="generator", batch_size=1)
             done = parallel(joblib.delayed(work)(*chunk) for chunk in chunks)
-        for items in done:
-            results += items
-            bar.update(len(items))
+        try:
+            for items in done:
+                results += items
+                bar.update(len(items))
+        except TerminatedWorkerError:
+            raise DataError(
+                f"{title}: a worker process was killed, perhaps for lack of memory; free some and try again"
+            ) from None
     return results
 
 

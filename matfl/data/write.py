@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from matfl.data.cache import DataError, in_parallel, processes_for
+from matfl.data.cache import DataError, in_parallel, locked, processes_for
 from matfl.data.decode import PERSON
 from matfl.data.layouts import FOLDERS, Layout
 
@@ -25,6 +27,12 @@ SECONDS = 0.02
 
 DOMAIN = {"pascal": "outdoor", "nyud": "indoor"}
 """Layout -> the rendered domain that stands in for its data set."""
+
+MOST = 999_999
+"""Images of a split: an id of PASCAL has six digits."""
+
+NOTE = "EMBEDDED.json"
+"""Name of the file that says what a folder is."""
 
 OTHER = 7
 """A category that is not a person's, for things without parts."""
@@ -56,52 +64,86 @@ def make(
 
     Variant 'fedhca2' writes PASCALContext/ and NYUDv2/ with that project's png files. Image i of a split is that of
     `matfl.scenes.render` with the same `seed` and `size`; nothing is lost but what jpg and 8-bit normals lose. Each
-    folder appears when it is whole; EMBEDDED.json in it says what it is.
+    folder appears when it is whole; EMBEDDED.json in it says what it is. What a killed call left is removed, and a
+    folder that it finished is kept; the files are the same byte for byte.
 
-    Raises DataError when a folder exists or the disk refuses.
+    Raises DataError when another folder is there already, another process writes here, or the disk refuses.
     """
     if variant not in ("mt", "fedhca2"):
         raise ValueError(f"variant {variant!r}: choose 'mt' or 'fedhca2'")
-    if train < 1 or val < 1:
-        raise ValueError(f"train={train}, val={val}: each split needs at least one image")
+    if not (1 <= train <= MOST and 1 <= val <= MOST):
+        raise ValueError(f"train={train}, val={val}: each split needs 1 to {MOST} images")
+    if not 16 <= size <= 8192:
+        raise ValueError(f"size={size}: choose 16 to 8192 pixels")
     base = Path(folder).expanduser()
-    targets = {kind: base / names[variant == "fedhca2"] for kind, names in FOLDERS.items()}
-    for target in targets.values():
-        if target.exists():
-            raise DataError(f"{target} is there already: remove it, or choose another folder to write to")
-    counts = {}
+    counts = {"train": train, "val": val}
+    wanted = {
+        base / names[variant == "fedhca2"]: _facts(kind, counts, size, seed, variant) for kind, names in FOLDERS.items()
+    }
     try:
         base.mkdir(parents=True, exist_ok=True)
-        for kind, target in targets.items():
-            temporary = base / f".{target.name}.make-{uuid.uuid4().hex}"
+        lock = base / ".make.lock"
+        with locked(lock, wait=False):
             try:
-                for split_name, count in (("train", train), ("val", val)):
-                    _write_split(Layout(kind, temporary), split_name, count, train, size, seed, variant, progress)
-                    counts[f"{target.name}/{split_name}"] = count
-                _describe(temporary, kind, size, seed)
-                temporary.rename(target)
+                missing = [target for target, facts in wanted.items() if not _there(target, facts)]
+                for target in missing:
+                    _make_folder(target, wanted[target], progress)
             finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except BlockingIOError:
+        raise DataError(f"{base}: another process is writing data sets here; wait for it") from None
     except OSError as error:
         raise DataError(f"{base}: cannot write ({error}); free space or choose another folder") from error
-    return Made(folders=tuple(str(target) for target in targets.values()), counts=counts)
+    return Made(
+        folders=tuple(map(str, wanted)),
+        counts={f"{target.name}/{split_name}": counts[split_name] for target in wanted for split_name in counts},
+    )
 
 
-def _describe(root: Path, kind: str, size: int, seed: int) -> None:
+def _facts(kind: str, counts: Mapping[str, int], size: int, seed: int, variant: str) -> dict[str, Any]:
+    """What decides a folder's files, as EMBEDDED.json in it says."""
     from matfl.scenes import VERSION
 
-    facts = {
+    return {
         "what": f"rendered {DOMAIN[kind]} scenes of matfl in the {kind} layout, no photographs",
+        "layout": kind,
+        "variant": variant,
         "seed": seed,
         "size": size,
+        "images": dict(counts),
         "scenes_version": VERSION,
     }
-    (root / "EMBEDDED.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_split(
-    layout: Layout, split_name: str, count: int, train: int, size: int, seed: int, variant: str, progress: bool
-) -> None:
+def _there(target: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether the folder was made, by an earlier call. Raises DataError when it is another."""
+    if not os.path.lexists(target):
+        return False
+    try:
+        if json.loads((target / NOTE).read_text(encoding="utf-8")) == facts:
+            return True
+    except (OSError, ValueError, RecursionError):
+        pass
+    raise DataError(f"{target} is there already: remove it, or choose another folder to write to")
+
+
+def _make_folder(target: Path, facts: Mapping[str, Any], progress: bool) -> None:
+    for stale in target.parent.glob(f".{target.name}.make-*"):
+        shutil.rmtree(stale)
+    temporary = target.with_name(f".{target.name}.make-{uuid.uuid4().hex}")
+    try:
+        for split_name in facts["images"]:
+            _write_split(Layout(facts["layout"], temporary), split_name, facts, progress)
+        (temporary / NOTE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        os.sync()
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_split(layout: Layout, split_name: str, facts: Mapping[str, Any], progress: bool) -> None:
+    count, train = facts["images"][split_name], facts["images"]["train"]
+    size, seed, variant = facts["size"], facts["seed"], facts["variant"]
     if layout.kind == "pascal":
         ids = [f"{2008 if split_name == 'train' else 2009}_{i + 1:06d}" for i in range(count)]
     else:
@@ -136,8 +178,6 @@ def _write_chunk(
 
 
 def _write_pascal(root: Path, name: str, labels: Mapping[str, np.ndarray], semseg_folder: str) -> None:
-    from scipy.io import savemat
-
     _save_image(root / f"JPEGImages/{name}.jpg", labels["image"].transpose(1, 2, 0))
     _save_palette(root / f"semseg/{semseg_folder}/{name}.png", labels["semseg"])
     _save_image(root / f"sal_distill/{name}.png", labels["sal"] * np.uint8(255))
@@ -146,8 +186,7 @@ def _write_pascal(root: Path, name: str, labels: Mapping[str, np.ndarray], semse
         (root / f"pascal-context/trainval/{name}.mat", {"LabelMap": labels["regions"].astype(np.uint16)}),
         (root / f"human_parts/{name}.mat", {"anno": _anno(name, labels["regions"], labels["human_parts"])}),
     ):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        savemat(path, variables, do_compression=True)
+        _save_mat(path, variables)
 
 
 def _write_nyud(root: Path, name: str, labels: Mapping[str, np.ndarray], *, png: bool) -> None:
@@ -218,6 +257,16 @@ def _save_palette(path: Path, values: np.ndarray) -> None:
         ]
     )
     picture.save(path)
+
+
+def _save_mat(path: Path, variables: Mapping[str, np.ndarray]) -> None:
+    """A MATLAB 5 file whose description (its first 116 bytes) does not say when it was written."""
+    from scipy.io import savemat
+
+    file = BytesIO()
+    savemat(file, dict(variables), do_compression=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"MATLAB 5.0 MAT-file, written by matfl".ljust(116) + file.getvalue()[116:])
 
 
 def _save_array(path: Path, values: np.ndarray) -> None:

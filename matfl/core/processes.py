@@ -1,0 +1,40 @@
+"""Worker processes that do not outlive the process that started them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any
+
+__all__ = ["child_of_this", "end_with"]
+
+_watched: set[int] = set()
+
+
+def child_of_this() -> dict[str, Any]:
+    """Options of `joblib.parallel_config(backend="loky")`: each worker ends with this process, also before any work."""
+    return {"initializer": _child_of, "initargs": (os.getpid(),)}
+
+
+def _child_of(parent: int) -> None:
+    if os.getppid() != parent:  # it was killed while this process was starting
+        os._exit(1)
+    end_with(parent)
+
+
+def end_with(parent: int) -> None:
+    """End this process within a second or so after process `parent`, which started it, is gone, killed say.
+
+    Nothing happens in any other process: in `parent` itself, or on another machine.
+    """
+    if os.getppid() != parent or parent in _watched:
+        return
+    _watched.add(parent)
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)  # what is being written is under a temporary name, so nothing is half there
