@@ -17,6 +17,22 @@ from matfl.server.updates import ClientUpdate, Layout, Updates, save_update
 SHAPES = {"stem": (4, 3), "conv1": (5, 4), "norm.mean": (6,), "norm.var": (6,), "conv2": (3, 7), "count": ()}
 PARAMETERS = ("stem", "conv1", "conv2")
 CONFIG = RunConfig()
+AVERAGES = (
+    "local",
+    "single_task",
+    "fedavg",
+    "fedprox",
+    "matfl",
+    "matfl_uniform",
+    "similarity_only",
+    "matfl_layers",
+    "matfl_self",
+    "matfl_task",
+    "clustered",
+    "soft_grouping",
+)
+"""The methods that average updates: rows are shares, and nothing is kept or asked (`test_rivals` has the others)."""
+SHARED = [name for name in AVERAGES if name != "local"]
 GROUPING = ("matfl", "matfl_uniform", "similarity_only", "clustered", "soft_grouping")
 
 
@@ -88,24 +104,25 @@ def client_models(models, n):
 
 
 def test_registry_lists_the_methods_in_order_with_their_sources():
-    assert list(METHODS)[:9] == [
-        "local",
-        "single_task",
-        "fedavg",
-        "fedprox",
-        "matfl",
-        "matfl_uniform",
-        "similarity_only",
-        "clustered",
-        "soft_grouping",
+    families = [entry.family for entry in METHODS.values()]
+    assert list(dict.fromkeys(families)) == [
+        "baseline",
+        "paper",
+        "beyond",
+        "authors",
+        "grouping",
+        "conflict",
+        "optimisation",
+        "personal",
     ]
+    assert families == sorted(families, key=families.index)  # each family in one piece
     for name, entry in METHODS.items():
         assert entry.name == name
         assert entry.title
         assert entry.description
         assert entry.source
     assert METHODS["fedprox"].mu == 0.01
-    assert [name for name in METHODS if METHODS[name].scope == "client"] == ["local"]
+    assert METHODS["local"].scope == "client"
     assert METHODS.find("matfl") is METHODS["matfl"]
     with pytest.raises(ValueError, match=r"unknown method 'fedsgd': choose from local, single_task"):
         METHODS.find("fedsgd")
@@ -113,7 +130,7 @@ def test_registry_lists_the_methods_in_order_with_their_sources():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 7])
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", AVERAGES)
 def test_every_method_returns_rows_that_sum_to_one_for_any_number_of_clients(name, n, dtype):
     tasks = [*"abcabca"][:n]
     models, updates = round_of(tasks)
@@ -131,7 +148,7 @@ def test_every_method_returns_rows_that_sum_to_one_for_any_number_of_clients(nam
         mix(models, updates, mixing, tasks)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("name", AVERAGES)
 def test_permuting_clients_permutes_the_weights_and_leaves_the_models(name):
     tasks = [*"abcabcab"]
     models, updates = round_of(tasks)
@@ -238,7 +255,7 @@ def test_soft_grouping_weighs_by_cosine_above_the_threshold():
         torch.testing.assert_close(found, kept / kept.sum(1, keepdim=True))
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "local"])
+@pytest.mark.parametrize("name", SHARED)
 def test_identical_clients_are_a_fixed_point(name):
     """All clients with one update move every model by that update."""
     tasks = [*"aabbb"]
@@ -249,7 +266,7 @@ def test_identical_clients_are_a_fixed_point(name):
     torch.testing.assert_close(models.theta_CP, start + update)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "local"])
+@pytest.mark.parametrize("name", SHARED)
 def test_one_client_alone_takes_its_own_update(name):
     models, updates = round_of(["a"])
     local = models.theta_CP[0] + updates.updates_NP[0]
@@ -331,7 +348,7 @@ def test_local_keeps_every_client_apart():
     assert set(own.heads) == {0, 2}
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "local"])
+@pytest.mark.parametrize("name", SHARED)
 def test_a_task_without_replies_keeps_its_model_to_the_bit(name):
     tasks = [*"aabbbc"]
     models, updates = round_of(tasks)
@@ -345,7 +362,7 @@ def test_a_task_without_replies_keeps_its_model_to_the_bit(name):
     assert not torch.equal(models.theta_CP[0], start[0][0])
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "local"])
+@pytest.mark.parametrize("name", SHARED)
 def test_a_round_without_replies_changes_nothing(name):
     models, updates = round_of([*"ab"])
     start = models.theta_CP.clone()
@@ -353,7 +370,7 @@ def test_a_round_without_replies_changes_nothing(name):
     assert torch.equal(models.theta_CP, start)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "local"])
+@pytest.mark.parametrize("name", SHARED)
 def test_streamed_updates_give_the_models_of_updates_in_memory(name, tmp_path, monkeypatch):
     """Not to the bit: the pieces in which columns come change the order of sums."""
     monkeypatch.setattr("matfl.server.files._WINDOW", 5)

@@ -245,7 +245,10 @@ def test_methods(matfl):
     from matfl.server.methods import METHODS
 
     _, out, _ = matfl("methods")
-    assert [line.split()[0] for line in out.splitlines()] == list(METHODS)
+    listed = [line for line in out.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in listed] == list(METHODS)
+    families = [line.removesuffix(":") for line in out.splitlines() if line not in listed]
+    assert families == list(dict.fromkeys(method.family for method in METHODS.values()))
 
 
 SIGNALLED = "import sys; from matfl.cli.main import main; sys.exit(main(sys.argv[1:]))"

@@ -338,8 +338,11 @@ def _methods(_: argparse.Namespace) -> None:
     from matfl.server.methods import METHODS
 
     width = max(map(len, METHODS))
-    for name, method in METHODS.items():
-        print(f"{name:<{width}}  {method.title}: {method.description} [{method.source}]")
+    for family in dict.fromkeys(method.family for method in METHODS.values()):
+        print(f"{family}:")
+        for name, method in METHODS.items():
+            if method.family == family:
+                print(f"  {name:<{width}}  {method.title}: {method.description} [{method.source}]")
 
 
 def _config(arguments: argparse.Namespace) -> None:

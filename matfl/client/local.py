@@ -153,11 +153,22 @@ class Local:
         `state` (default: what the model holds) may be a part, 'backbone.*' say: the rest is as the model holds it, and
         it holds the same afterwards. `held_out` measures on the images that `hold_out` set aside.
         """
-        if held_out and not self._held_out:
-            raise ValueError("no images are held out: call local.hold_out(share) first")
-        images, targets = self._tensors(self._held_out if held_out else self._images)
+        images, targets = self._tensors(self._measured(held_out))
         with self._holding(state):
             return training.mean_loss(self.model, images, targets, self.client.pair, self.config)
+
+    def gradient(self, *, held_out: bool = False) -> dict[str, Tensor]:
+        """The gradient of `loss` in the backbone's parameters, at what the model holds, by the names of `Model`.
+
+        Of the loss times the task's loss weight, as training follows it; nothing is learned.
+        """
+        images, targets = self._tensors(self._measured(held_out))
+        return training.mean_gradient(self.model, images, targets, self.client.pair, self.config)
+
+    def _measured(self, held_out: bool) -> tuple[int, ...]:
+        if held_out and not self._held_out:
+            raise ValueError("no images are held out: call local.hold_out(share) first")
+        return self._held_out if held_out else self._images
 
     @contextmanager
     def _holding(self, state: State | None) -> Iterator[None]:

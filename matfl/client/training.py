@@ -31,6 +31,7 @@ __all__ = [
     "evaluate",
     "learning_rate",
     "loss_weight",
+    "mean_gradient",
     "mean_loss",
     "measure",
     "resolve_precision",
@@ -205,22 +206,41 @@ def aspects(split: Split, indices: Sequence[int]) -> Tensor | None:
 
 @torch.no_grad()
 def mean_loss(model: Model, images_u8: Tensor, targets: Tensor, pair: Pair, config: RunConfig) -> float:
-    """Mean loss of `model` on images that are not augmented, in evaluation mode; each image counts the same.
+    """Mean loss of `model` on images that are not augmented, in evaluation mode; every image counts the same.
 
     Shapes as in `train`; the task's loss without its weight. Nothing is learned and nothing random is drawn.
     """
+    losses = _plain_losses(model, images_u8, targets, pair, config)
+    return sum(float(loss) * count for loss, count in losses) / len(images_u8)
+
+
+def mean_gradient(model: Model, images_u8: Tensor, targets: Tensor, pair: Pair, config: RunConfig) -> dict[str, Tensor]:
+    """The gradient of `mean_loss` times the task's loss weight in the backbone's parameters, by `Model`'s names."""
+    parameters = {name: p for name, p in model.named_parameters() if name.startswith("backbone.")}
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for loss, count in _plain_losses(model, images_u8, targets, pair, config):
+        scaled = loss_weight(config, pair) * loss * (count / len(images_u8))
+        parts = torch.autograd.grad(scaled, list(parameters.values()), allow_unused=True)
+        for name, part in zip(total, parts):
+            if part is not None:
+                total[name] += part
+    return total
+
+
+def _plain_losses(
+    model: Model, images_u8: Tensor, targets: Tensor, pair: Pair, config: RunConfig
+) -> Iterator[tuple[Tensor, int]]:
+    """(loss, images) of each batch, in order, in evaluation mode and without augmentation."""
     device = next(model.parameters()).device
     dtype = resolve_precision(config, device)
     layout = _memory_format(device, dtype)
     model.to(memory_format=layout)  # type: ignore[call-overload]
     model.eval()
-    total = 0.0
     with _deterministic(device):
         for picture, label in zip(images_u8.split(config.batch_size), targets.split(config.batch_size)):
             with _autocast(device, dtype):
                 prediction = model(normalise(picture.to(device)).contiguous(memory_format=layout))
-            total += float(pair.task.loss(prediction, label.to(device))) * len(picture)
-    return total / len(images_u8)
+            yield pair.task.loss(prediction, label.to(device)), len(picture)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from matfl.core.records import ClientRow, RoundRow
-from matfl.server.grouping import cosine, similarity, whole_updates
+from matfl.server.grouping import similarity, start_cosine
 from matfl.server.methods import Dispatch, Mixing, Result, Round
 from matfl.server.mixing import mix
 from matfl.server.screening import screen
@@ -76,7 +76,7 @@ class Collection:
             starts=starts,
         )
         mixing = server.method.mix(round)
-        diagnostics = self._diagnostics(updates, mixing, *whole_updates(updates, before.models.theta_CP, starts))
+        diagnostics = self._diagnostics(updates, mixing, start_cosine(updates, before.models.theta_CP, starts))
         models = before.models.copy()
         mix(models, updates, mixing, round.tasks, scope=server.method.scope, heads=server.heads)
         state = self.state.method if mixing.state is None else server.checked_state(mixing.state)
@@ -107,9 +107,7 @@ class Collection:
             ],
         )
 
-    def _diagnostics(
-        self, updates: Updates, mixing: Mixing, cos_start_N: Tensor, gram_NN: Tensor
-    ) -> dict[str, np.ndarray]:
+    def _diagnostics(self, updates: Updates, mixing: Mixing, cos_start_N: Tensor) -> dict[str, np.ndarray]:
         """The round's small tensors spread over all N clients."""
         server = self.server
         layers, n = len(server.layout.voting), len(server.client_pairs)
@@ -127,12 +125,9 @@ class Collection:
             "votes": np.zeros((layers, n, n), kind),
             "friends": np.zeros((n, n), bool),
             "cos_start": np.full(n, np.nan, np.float32),
-            "norms": np.full(n, np.nan, np.float32),
-            "cosines": np.full((n, n), np.nan, np.float16),
         }
         arrays["participants"][where] = True
         found |= {"weights": mixing.weights_NN, "similarity": similar, "cos_start": cos_start_N}
-        found |= {"norms": gram_NN.diagonal().sqrt(), "cosines": cosine(gram_NN)}
         for name, value in found.items():
             small = value.cpu().numpy()
             ways = 2 if small.ndim > 1 and small.shape[-2] == len(where) else 1

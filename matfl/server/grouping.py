@@ -14,7 +14,18 @@ from matfl.server.kernels import add_gram, product_dtype
 from matfl.server.layout import Slot
 from matfl.server.updates import Updates
 
-__all__ = ["cosine", "friends", "gram", "normalise", "similarity", "similarity_weights", "votes", "whole_updates"]
+__all__ = [
+    "clusters",
+    "cosine",
+    "friends",
+    "gram",
+    "layer_gram",
+    "normalise",
+    "similarity",
+    "similarity_weights",
+    "start_cosine",
+    "votes",
+]
 
 _SAFE = (1e-30, 1e30)
 """Sums of squares that float32 products represent well; beyond them products are repeated in float64."""
@@ -33,10 +44,11 @@ def gram(updates: Updates, layers: Sequence[str]) -> Tensor:
             f"layer {unknown[0]!r} is not a parameter of the backbone: choose voting layers with "
             "matfl.models.network.voting_layers"
         )
-    return torch.stack([_layer_gram(updates, updates.layout.parameters[name]) for name in layers])
+    return torch.stack([layer_gram(updates, updates.layout.parameters[name]) for name in layers])
 
 
-def _layer_gram(updates: Updates, slot: Slot) -> Tensor:
+def layer_gram(updates: Updates, slot: Slot) -> Tensor:
+    """Inner products (N, N), float64, of the clients' updates in the columns of `slot`."""
     gram_NN = torch.zeros((len(updates),) * 2, dtype=torch.float64, device=updates.device)
     for dtype in (product_dtype(updates.dtype), torch.float64):
         gram_NN.zero_()
@@ -122,22 +134,18 @@ def similarity_weights(similarity_LNN: Tensor, friends_NN: Tensor | None = None)
     return normalise(weights_NN).to(similarity_LNN.dtype)
 
 
-def whole_updates(updates: Updates, theta_CP: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(cosine (N,) of each update with what it started from, inner products (N, N) of all updates), in one pass.
+def start_cosine(updates: Updates, theta_CP: Tensor, rows: Sequence[int]) -> Tensor:
+    """Cosine (N,) of each update with the parameters it started from, row `rows[n]` of `theta_CP`; 0 for a zero one.
 
-    Over all parameters of the backbone, not the voting layers alone. What client n started from is row `rows[n]` of
-    `theta_CP`: near -1 the update is mostly weight decay, and its similarity to others says little about the task; 0
-    for a zero update. The products are float64.
+    Near -1 the update is mostly weight decay, and its similarity to others says little about the task.
     """
     index = torch.as_tensor(rows, device=theta_CP.device, dtype=torch.long)
     dots_N, updates_N, starts_C = (
         torch.zeros(size, dtype=torch.float64, device=updates.device)
         for size in (len(updates), len(updates), len(theta_CP))
     )
-    gram_NN = torch.zeros((len(updates),) * 2, dtype=torch.float64, device=updates.device)
     for first, block_NK in updates.columns():
         start_CK = theta_CP[:, first : first + block_NK.shape[1]]
-        add_gram(gram_NN, block_NK, product_dtype(updates.dtype))
         # Row by row: a norm in float64 copies what it is of.
         for c, start_K in enumerate(start_CK):
             starts_C[c] += torch.linalg.vector_norm(start_K, dtype=torch.float64) ** 2
@@ -145,4 +153,15 @@ def whole_updates(updates: Updates, theta_CP: Tensor, rows: Sequence[int]) -> tu
             updates_N[n] += torch.linalg.vector_norm(row, dtype=torch.float64) ** 2
             dots_N[n] += row.to(start_CK.dtype) @ start_CK[rows[n]]
     scale_N = (updates_N * starts_C[index]).sqrt()
-    return torch.where(scale_N > 0, dots_N / scale_N, 0).to(product_dtype(updates.dtype)), gram_NN
+    return torch.where(scale_N > 0, dots_N / scale_N, 0).to(product_dtype(updates.dtype))
+
+
+def clusters(cosine_NN: Tensor, count: int) -> list[int]:
+    """Each client's cluster: agglomerative, by the distance 1 - cosine, average linkage, cut at so many clusters."""
+    from scipy.cluster.hierarchy import cut_tree, linkage
+    from scipy.spatial.distance import squareform
+
+    if len(cosine_NN) <= count:
+        return list(range(len(cosine_NN)))
+    tree = linkage(squareform(1 - cosine_NN.cpu().numpy(), checks=False), method="average")
+    return cut_tree(tree, n_clusters=[count])[:, 0].tolist()

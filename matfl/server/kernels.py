@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["add_gram", "add_mixed", "empty_rows", "product_dtype"]
+__all__ = ["add_gram", "add_mixed", "empty_rows", "full_precision", "product_dtype"]
 
 _TILE = 4096
 """Columns that the compiled loop (at most), or one product of a batch, takes at a time."""
@@ -75,7 +75,7 @@ def _sum(gram: Callable[[Tensor], Tensor], block_NK: Tensor, dtype: torch.dtype)
 def _batched_gram(block_NK: Tensor) -> Tensor:
     whole = block_NK.shape[1] // _TILE * _TILE
     tiles_TNK = block_NK[:, :whole].unflatten(1, (-1, _TILE)).transpose(0, 1)
-    with _full_precision():
+    with full_precision():
         total_NN = block_NK[:, whole:] @ block_NK[:, whole:].T
         for some_TNK in tiles_TNK.split(max(1, (1 << 24) // len(block_NK) ** 2)):
             total_NN += torch.bmm(some_TNK, some_TNK.transpose(1, 2)).sum(0)
@@ -94,7 +94,7 @@ def _compiled_gram(loop: Callable[..., None], block_NK: Tensor) -> Tensor:
 
 def _mix(out_CK: Tensor, weights_CN: Tensor, block_NK: Tensor) -> None:
     if block_NK.device.type != "cpu":
-        with _full_precision():
+        with full_precision():
             out_CK.addmm_(weights_CN, block_NK)
         return
     for first in range(0, block_NK.shape[1], _MIX_COLUMNS):
@@ -120,7 +120,7 @@ def _pieces(block_NK: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Products in true float32, whatever the training chose (TensorFloat-32 has 10 bits of mantissa)."""
     backend = torch.backends.cuda.matmul
     before = backend.fp32_precision

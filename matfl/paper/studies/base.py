@@ -18,6 +18,7 @@ from matfl.tasks.task import pairs
 __all__ = [
     "BASELINES",
     "DEVELOPMENT",
+    "SHOWN",
     "SIZES",
     "Plan",
     "Sizes",
@@ -36,6 +37,16 @@ __all__ = [
 BASELINES = ("single_task", "fedavg", "fedprox", "matfl")
 """The four rows of the paper's Tables 1 and 2."""
 
+SHOWN = (
+    "local",
+    *BASELINES,
+    "matfl_uniform",
+    "similarity_only",
+    "clustered",
+    "soft_grouping",
+)
+"""The methods of a table that names none: the paper's, its two steps alone, local training and groups of updates."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
@@ -43,8 +54,8 @@ class Sizes:
 
     seeds: int = 3
     """Seeds of every federated comparison; differences are paired by seed."""
-    methods: tuple[str, ...] = ()
-    """Methods of Table 1; empty means all that are registered."""
+    methods: tuple[str, ...] = SHOWN
+    """Methods of Table 1 and of the costs; 'all' in a notebook shows every registered one."""
     ks: tuple[int, ...] = (2, 4, 6, 8, 12, 16, 18)
     """K of Figure 4."""
     clients: tuple[int, ...] = (1, 2, 4)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matfl.bench.record import busy
 from matfl.config.run_config import override
 from matfl.paper.claims import AtLeast, Below, Claim, Part, Within
 from matfl.paper.stats import estimate, exact
@@ -46,7 +45,7 @@ def plan(preset: str, *, seeds: int = 0, methods: str = "", settings: str = "") 
     Where the preset leaves the precision to the device, single-task FL in float32 stands beside them.
     """
     base, size = base_config(preset, settings), sizes(preset)
-    names = chosen_methods(methods, size.methods or chosen_methods("all", ()))
+    names = chosen_methods(methods, size.methods)
     names = names if "single_task" in names else ("single_task", *names)
     configs = tuple(
         setting(base, base.tasks, method=name, seed=seed)
@@ -197,10 +196,7 @@ def _where(title: str, record: dict[str, Any]) -> str:
     named = facts if isinstance(facts, str) else f"{facts['device']}, {facts['processor']}, {facts['cores']} cores"
     facts = record if isinstance(facts, str) else facts
     load = facts.get("load")
-    text = f"{title}: {named}, torch {facts['torch']}" + (f", load {load:.1f} at the time" if load is not None else "")
-    if facts.get("busy", "cores" in facts and facts["device"] == "cpu" and busy(facts)):
-        text += ": BUSY, so these times are no measurement of the machine"
-    return text + ("" if record.get("floor_holds", True) else "; the floor was beaten and does not hold")
+    return f"{title}: {named}, torch {facts['torch']}" + (f", load {load:.1f} at the time" if load is not None else "")
 
 
 def server_steps(server: Record) -> pd.DataFrame:

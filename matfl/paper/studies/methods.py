@@ -55,7 +55,7 @@ STAND_IN = {"outdoor5": "pascal5", "scenes9": "paper9"}
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: int = 0, settings: str = "") -> Plan:
     """Every method on every task set, once a seed; single-task FL is always among them, as delta_m's baseline."""
     base, size = base_config(preset, settings), sizes(preset)
-    names = chosen_methods(methods, size.methods or chosen_methods("all", ()))
+    names = chosen_methods(methods, size.methods)
     names = names if "single_task" in names else ("single_task", *names)
     return Plan(
         configs=tuple(
@@ -72,13 +72,28 @@ def deltas(runs: Sequence[RunLike], *, kind: str = "global") -> pd.DataFrame:
     return delta_table(final(runs, kind=kind))
 
 
-def table(runs: Sequence[RunLike]) -> pd.DataFrame:
-    """Table 1: mean over seeds of every pair's main metric and of delta_m, a row a (task set, method)."""
+def table(runs: Sequence[RunLike], *, families: bool = False) -> pd.DataFrame:
+    """Table 1: mean over seeds of every pair's main metric and of delta_m, a row a (task set, method).
+
+    With `families` the rows are grouped by the methods' families (`matfl methods` lists them), in its order.
+    """
     frame = final(runs)
     wide = frame.pivot_table(index=["tasks", "method"], columns="pair", values="value", sort=False)
     wide = wide[ordered_pairs(dict.fromkeys(frame["tasks"]))]
     by_method = summary(deltas(runs), ["tasks", "method"], "delta_m").set_index(["tasks", "method"])
-    return wide.assign(delta_m=by_method["mean"], delta_m_sd=by_method["sd"], seeds=by_method["n"].astype(int))
+    wide = wide.assign(delta_m=by_method["mean"], delta_m_sd=by_method["sd"], seeds=by_method["n"].astype(int))
+    return _by_family(wide) if families else wide
+
+
+def _by_family(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows (tasks, family, method) in the registry's order; methods of unknown plug-ins last, in 'other'."""
+    known = list(METHODS)
+    frame = table.reset_index()
+    order = frame["method"].map({name: place for place, name in enumerate(known)}).fillna(len(known))
+    family = frame["method"].map({name: METHODS[name].family for name in known}).fillna("other")
+    tasks = frame["tasks"].map({name: place for place, name in enumerate(dict.fromkeys(frame["tasks"]))})
+    frame = frame.assign(family=family, _tasks=tasks, _order=order).sort_values(["_tasks", "_order"], kind="stable")
+    return frame.drop(columns=["_tasks", "_order"]).set_index(["tasks", "family", "method"])
 
 
 def all_metrics(runs: Sequence[RunLike]) -> pd.DataFrame:

@@ -1,83 +1,72 @@
-"""Grouping by the cosine of whole updates: agglomerative clusters, and soft groups."""
+"""The two ways to group that the authors of MaT-FL published as code; their paper's algorithm 1 is another one.
+
+Both compare the clients' *weights* w_i after training: d_i = w_i - mean_j(w_j) over every floating-point tensor of the
+backbone, batch-norm means and variances included, counters not, as one vector. *Weights* are mixed, batch-norm
+statistics too, and each client gets a result of its own. Heads stay with their clients. The scores that the authors
+report are those right after local training (kind 'local').
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from matfl.config.run_config import RunConfig
-from matfl.server.grouping import cosine, gram
-from matfl.server.kernels import product_dtype
+from matfl.server.grouping import clusters, cosine, normalise
 from matfl.server.methods.base import Method, Round, register
 from matfl.server.mixing import Mixing
-from matfl.server.updates import Updates
+from matfl.server.spans import models_gram, of_models
 
-__all__ = ["Clustered", "SoftGrouping"]
-
-
-def _layers_and_whole(updates: Updates) -> tuple[dict[str, Tensor], Tensor]:
-    """The similarity of each voting layer as a diagnostic, and (N, N) the cosine of all of them taken as one vector."""
-    gram_LNN = gram(updates, updates.layout.voting)
-    return {"similarity": cosine(gram_LNN).to(product_dtype(updates.dtype))}, cosine(gram_LNN.sum(0))
+__all__ = ["AuthorsClustered", "AuthorsSoft"]
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Clustered(Method):
-    """Average within clusters of clients: agglomerative, by cosine distance of updates, average linkage."""
+class AuthorsClustered(Method):
+    """w_ij = 1 / (size of i's cluster) within it: average linkage on the cosines of the d, cut at `clusters` groups."""
 
-    name = "clustered"
-    title = "Clustered FL"
-    description = "average within clusters (cosine, average linkage)"
-    source = "the authors' published code"
+    name = "authors_clustered"
+    title = "Authors' clusters"
+    description = "weights averaged within clusters of clients, one model a client"
+    source = "the published code of Many-Task Federated Learning, agglomerative variant"
     family = "authors"
+    scope = "client"
 
     clusters: int = 2
     """Number of groups."""
 
     def __post_init__(self) -> None:
         if self.clusters < 1:
-            raise ValueError(f"clustered.clusters={self.clusters}: must be at least 1")
+            raise ValueError(f"authors_clustered.clusters={self.clusters}: must be at least 1")
 
     def check(self, config: RunConfig) -> None:
         if self.clusters > config.num_clients:
             raise ValueError(
-                f"clustered.clusters={self.clusters}: choose 1..{config.num_clients}, the number of clients"
+                f"authors_clustered.clusters={self.clusters}: choose 1..{config.num_clients}, the number of clients"
             )
 
     def mix(self, round: Round) -> Mixing:
-        from scipy.cluster.hierarchy import cut_tree, linkage
-        from scipy.spatial.distance import squareform
-
-        layers, cosine_NN = _layers_and_whole(round.updates)
-        labels = list(range(round.n))
-        if len(labels) > self.clusters:
-            tree = linkage(squareform(1 - cosine_NN.cpu().numpy(), checks=False), method="average")
-            labels = cut_tree(tree, n_clusters=[self.clusters])[:, 0].tolist()
-        return Mixing(weights_NN=round.rows(round.same(labels)), diagnostics=layers)
+        labels = clusters(cosine(models_gram(round, buffers=True)), self.clusters)
+        return of_models(round, normalise(round.same(labels).double()))
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class SoftGrouping(Method):
-    """w_ij in proportion to the cosine of the updates of i and j where that reaches the threshold, else 0."""
+class AuthorsSoft(Method):
+    """w_ij in proportion to max(cos(d_i, d_j) + th, 0), rows scaled to sum to 1."""
 
-    name = "soft_grouping"
-    title = "Soft grouping"
-    description = "all clients weighted by cosine above a threshold"
-    source = "the authors' published code"
+    name = "authors_soft"
+    title = "Authors' soft groups"
+    description = "weights averaged in proportion to their cosine plus a threshold, one model a client"
+    source = "the published code of Many-Task Federated Learning, soft variant"
     family = "authors"
+    scope = "client"
 
     threshold: float = 0.0
-    """Cosine below which a client gets no weight."""
+    """th, added to every cosine. As the d sum to 0, their cosines lie round -1/(N - 1)."""
 
     def __post_init__(self) -> None:
-        if not -1 <= self.threshold < 1:
-            raise ValueError(f"soft_grouping.threshold={self.threshold}: choose a cosine in [-1, 1)")
+        if not -1 < self.threshold <= 1:
+            raise ValueError(f"authors_soft.threshold={self.threshold}: choose a number in (-1, 1], added to cosines")
 
     def mix(self, round: Round) -> Mixing:
-        layers, cosine_NN = _layers_and_whole(round.updates)
-        weights_NN = torch.where(cosine_NN >= self.threshold, cosine_NN, 0)
-        return Mixing(weights_NN=round.rows(weights_NN), diagnostics=layers)
+        return of_models(round, normalise(cosine(models_gram(round, buffers=True)) + self.threshold))
