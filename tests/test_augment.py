@@ -207,7 +207,7 @@ def test_images_without_a_person_are_ignored_as_a_whole():
     assert (warped[2] == IGNORE).all()
 
 
-def test_the_layouts_draw_from_their_ranges():
+def test_the_rules_draw_from_their_ranges():
     numbers = draw("pascal", 20000, generator=generator())
     degrees = numbers.angle_B * 180 / math.pi
     assert -20 <= degrees.min() < -19.9
@@ -239,7 +239,7 @@ def test_random_numbers_come_from_the_generator_alone(name):
     assert not torch.equal(first[0], other[0])
     assert torch.equal(images, original)
     assert torch.equal(target, label)
-    numbers = draw(p.domain.layout, 4, generator=generator(3))
+    numbers = draw(p.domain.augmentation, 4, generator=generator(3))
     single = [warp(images[i : i + 1], target[i : i + 1], p, Warp(*(x[i : i + 1] for x in numbers))) for i in range(4)]
     torch.testing.assert_close(torch.cat([s[0] for s in single]), first[0])
     torch.testing.assert_close(torch.cat([s[1] for s in single]), first[1])

@@ -27,17 +27,17 @@ SIZES = [(36, 40)] * 6
 SLOW_DECODING = """
 import sys, time
 from matfl.config.run_config import RunConfig
-from matfl.data import cache, load_split, real
+from matfl.data import cache, decode, decoded, load_split
 
-decode = real.Sample.image
+image = decode.Sample.image
 def slow(self):
     print("decoding", flush=True)
     time.sleep(float(sys.argv[3]))
-    return decode(self)
-real.Sample.image = slow
-real.CHUNK = 1
+    return image(self)
+decode.Sample.image = slow
+decoded.CHUNK = 1
 if len(sys.argv) > 4:
-    real.processes_for = lambda seconds: 2
+    decoded.processes_for = lambda seconds: 2
 split = load_split(RunConfig(size=32), "pascal", "val", data_dir=sys.argv[1], cache_dir=sys.argv[2])
 print("images", len(split), int(split.images.sum()))
 """
@@ -113,7 +113,7 @@ def test_of_two_processes_one_decodes_and_both_have_all(data: Path, tmp_path: Pa
 
 def test_the_second_load_decodes_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(data, tmp_path)
-    monkeypatch.setattr("matfl.data.real._decode_chunk", None)
+    monkeypatch.setattr("matfl.data.decoded._decode_chunk", None)
     same(load(data, tmp_path), first)
     assert isinstance(first.images, np.memmap)
 
@@ -236,14 +236,14 @@ def test_what_decides_the_arrays_is_in_the_key(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.slow
 def test_several_processes_decode_the_same(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = load(data, tmp_path / "alone")
-    monkeypatch.setattr("matfl.data.real.processes_for", lambda seconds: 2)
-    monkeypatch.setattr("matfl.data.real.CHUNK", 1)
+    monkeypatch.setattr("matfl.data.decoded.processes_for", lambda seconds: 2)
+    monkeypatch.setattr("matfl.data.decoded.CHUNK", 1)
     same(load(data, tmp_path / "together"), alone)
 
 
 def test_an_error_in_a_worker_process_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = files.write_pascal(tmp_path / "PASCAL_MT", SIZES)
-    monkeypatch.setattr("matfl.data.real.processes_for", lambda seconds: 2)
+    monkeypatch.setattr("matfl.data.decoded.processes_for", lambda seconds: 2)
     os.truncate(tmp_path / f"PASCAL_MT/sal_distill/{ids[4]}.png", 60)
     with pytest.raises(DataError, match=rf"sal_distill/{ids[4]}\.png cannot be read as an image"):
         load(tmp_path, tmp_path / "cache", "train")

@@ -20,8 +20,8 @@ from skimage.morphology import thin
 from matfl.config.run_config import RunConfig
 from matfl.data import DataError, Split, check, load_split
 from matfl.data.decode import VALID_NORMALS, Sample, laplacian_edges
+from matfl.data.decoded import resize_nearest, resize_normals
 from matfl.data.layouts import locate, open_layout
-from matfl.data.real import resize_nearest, resize_normals
 
 SIZES = [(40, 56), (48, 32), (33, 47)]
 CONFIG = RunConfig(size=32)
@@ -98,7 +98,7 @@ def test_network_size_samples_the_native_labels(original: Path, tmp_path: Path, 
 
 
 def test_images_are_antialiased() -> None:
-    from matfl.data.real import resize_image
+    from matfl.data.decoded import resize_image
 
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255

@@ -13,7 +13,7 @@ from matfl.bench.edges import main as bench
 from matfl.bench.edges import reference, scene
 from matfl.tasks.edges import PROTOCOLS, Counts, EdgeMeter, evaluate_map, measure_map, nms, thin
 from matfl.tasks.meters import meter
-from matfl.tasks.task import IGNORE, pair
+from matfl.tasks.task import DOMAINS, IGNORE, pair
 
 TENTHS = np.arange(1, 20, 2) / 20
 
@@ -325,25 +325,23 @@ def test_protocols():
     assert list(PROTOCOLS) == ["mtl", "astmt", "fedhca2"]
     assert [len(p.thresholds) for p in PROTOCOLS.values()] == [99, 101, 99]
     assert [p.strict for p in PROTOCOLS.values()] == [False, True, False]
-    assert [p.max_distance["nyud"] for p in PROTOCOLS.values()] == [0.0075, 0.011, 0.011]
-    assert {p.max_distance["pascal"] for p in PROTOCOLS.values()} == {0.0075}
+    assert [DOMAINS["nyud"].max_distance(name) for name in PROTOCOLS] == [0.0075, 0.011, 0.011]
+    assert {DOMAINS["pascal"].max_distance(name) for name in PROTOCOLS} == {0.0075}
     assert PROTOCOLS["fedhca2"].thresholds[19] == 51 / 255  # 0.2 is an 8-bit strength: >= includes it
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-@pytest.mark.parametrize("layout", ["pascal", "nyud"])
-def test_meter_equals_the_definition(name, layout):
+@pytest.mark.parametrize("max_distance", [0.0075, 0.011])
+def test_meter_equals_the_definition(name, max_distance):
     prediction, target = batch()
-    edge_meter, protocol = EdgeMeter(name, layout), PROTOCOLS[name]
+    edge_meter, protocol = EdgeMeter(name, max_distance), PROTOCOLS[name]
     edge_meter.update(prediction[:1], target[:1])
     edge_meter.update(prediction[1:], target[1:])
     strengths = torch.sigmoid(prediction[:, 0]).double().numpy()
     counts = []
     for strength, truth in zip(strengths, target.numpy() == 1):
         kept = protocol.suppress(strength) if protocol.suppress else strength
-        counts.append(
-            reference(kept, truth, protocol.thresholds, protocol.max_distance[layout], strict=protocol.strict)
-        )
+        counts.append(reference(kept, truth, protocol.thresholds, max_distance, strict=protocol.strict))
     matched = sum(c.matched_T for c in counts)
     precision = matched / np.maximum(sum(c.predicted_T for c in counts), 1)
     recall = matched / sum(c.true for c in counts)
@@ -410,7 +408,7 @@ def test_half_precision_and_the_registered_meter():
     prediction, target = batch(2)
     edge_meter = meter(pair("indoor/edge"), edge_protocol="astmt")
     edge_meter.update(prediction.bfloat16(), target)
-    assert (edge_meter.protocol.name, edge_meter.layout) == ("astmt", "nyud")
+    assert (edge_meter.protocol.name, edge_meter.max_distance) == ("astmt", 0.011)
     assert 0.3 < edge_meter.compute()["odsF"] <= 1
 
 
@@ -432,14 +430,14 @@ def test_bad_batches(change, match):
 def test_bad_names():
     with pytest.raises(ValueError, match="choose from mtl, astmt, fedhca2"):
         EdgeMeter("seism")
-    with pytest.raises(ValueError, match="choose from pascal, nyud"):
-        EdgeMeter(layout="bsds")
+    with pytest.raises(ValueError, match=r"max_distance=1.5: give a share of the image diagonal, in \[0, 1\)"):
+        EdgeMeter(max_distance=1.5)
 
 
 def test_a_protocol_of_one_s_own():
     truth, strength = scene(48, regions=8)
-    coarse = replace(PROTOCOLS["mtl"], name="coarse", thresholds=(0.25, 0.75), max_distance={"mine": 0.05})
-    counts = measure_map(strength, truth, coarse, "mine")
+    coarse = replace(PROTOCOLS["mtl"], name="coarse", thresholds=(0.25, 0.75))
+    counts = measure_map(strength, truth, coarse, 0.05)
     np.testing.assert_array_equal(counts.matched_T, evaluate_map(strength, truth, (0.25, 0.75), 0.05).matched_T)
 
 

@@ -386,10 +386,10 @@ def test_every_task_has_a_meter_and_a_main_metric():
         assert p.task.main_metric in m.compute()
 
 
-def test_edges_are_measured_by_the_named_protocol_and_layout():
+def test_edges_are_measured_by_the_named_protocol_and_the_domain_s_tolerance():
     strict = meter(pair("outdoor/edge"), edge_protocol="astmt")
-    assert (strict.protocol.name, strict.layout) == ("astmt", "pascal")
-    assert meter(pair("nyud/edge")).layout == "nyud"
+    assert (strict.protocol.name, strict.max_distance) == ("astmt", 0.0075)
+    assert meter(pair("nyud/edge")).max_distance == 0.011
     with pytest.raises(ValueError, match="edge protocol 'seism': choose from mtl, astmt, fedhca2"):
         meter(pair("outdoor/edge"), edge_protocol="seism")
 

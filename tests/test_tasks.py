@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from matfl.data import READERS
+from matfl.data.augment import RULES
 from matfl.tasks.task import DOMAINS, IGNORE, TASK_SETS, TASKS, Pair, pair, pairs, unit
 
 EVERY = [p.name for p in (*pairs("scenes9"), *pairs("paper9"))]
@@ -189,9 +191,11 @@ def test_every_domain_and_task_is_consistent():
         assert task.target_channels in (0, 3)
     for name, domain in DOMAINS.items():
         assert domain.name == name
-        assert domain.layout in ("pascal", "nyud")
+        assert domain.reader in READERS
+        assert domain.augmentation in RULES
         assert set(domain.channels) <= set(TASKS)
         assert all(0 < channels < IGNORE for channels in domain.channels.values())
-        real = next(d for d in DOMAINS.values() if d.layout == domain.layout and not d.rendered)
-        assert list(domain.channels) == list(real.channels)
-        assert domain.indoor == real.indoor
+    for stand_in, real in (("outdoor", "pascal"), ("indoor", "nyud")):
+        assert list(DOMAINS[stand_in].channels) == list(DOMAINS[real].channels)
+        assert DOMAINS[stand_in].indoor == DOMAINS[real].indoor
+        assert DOMAINS[stand_in].augmentation == DOMAINS[real].augmentation

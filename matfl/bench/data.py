@@ -29,8 +29,8 @@ from matfl.core.streams import stream
 from matfl.data import load_split, make
 from matfl.data.augment import augment
 from matfl.data.decode import Sample
+from matfl.data.decoded import resize_image, resize_nearest, resize_normals
 from matfl.data.layouts import locate
-from matfl.data.real import resize_image, resize_nearest, resize_normals
 from matfl.scenes import render
 from matfl.tasks.task import DOMAINS, pairs
 

@@ -59,7 +59,7 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
         layers = list(target.astype(np.float32)) if target.ndim == 3 else [target.astype(np.float32)]
         if self.rng.random() < 0.5:
             image, layers = image[:, ::-1], [layer[:, ::-1] for layer in layers]
-        if self.pair.domain.layout == "pascal":
+        if self.pair.domain.augmentation == "pascal":
             angle, scale = np.deg2rad(self.rng.uniform(-20, 20)), self.rng.uniform(0.75, 1.25)
         else:
             angle, scale = 0.0, self.rng.choice([1, 1.2, 1.5])

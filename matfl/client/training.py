@@ -291,7 +291,7 @@ def evaluate(
 def measure(model: Model, split: Split, pair: Pair, config: RunConfig, *, device: torch.device | str) -> Meter:
     """The meter of `pair`'s task after all images of `split`, at the labels' native resolution.
 
-    Real images enter at network size; what the network gives goes back to each image's own size before it is measured
+    Images enter at network size; what the network gives goes back to each image's own size before it is measured
     (`matfl.tasks.meters.resize_prediction`). Images of one size go through the network together.
     """
     device = torch.device(device)
@@ -312,7 +312,7 @@ def measure(model: Model, split: Split, pair: Pair, config: RunConfig, *, device
                 images, target = split.tensors(pair.task.name, indices, device)
                 with _autocast(device, dtype):
                     prediction = model(normalise(images).contiguous(memory_format=layout))
-                if not pair.domain.rendered:
+                if split.natives is not None:
                     prediction = resize_prediction(prediction, size, pair)
                     native = [torch.from_numpy(split.native(pair.task.name, i)) for i in indices]
                     target = torch.stack(native).to(device)

@@ -110,7 +110,7 @@ class RunConfig:
     aspp_rates: tuple[int, ...] = (12, 24, 36)
     """Dilation rates of the DeepLab head."""
     size: int = 0
-    """Network input: side of the square in pixels, or 0 for the layouts' own (512x512 and 480x640)."""
+    """Network input: side of the square in pixels, or 0 for the domains' own (paper: 512x512 and 480x640)."""
     images_train: int = 0
     """Training images a domain that are shared out to the clients; 0 means all (real data only)."""
     images_val: int = 0
@@ -149,7 +149,7 @@ class RunConfig:
         for rate in self.aspp_rates:
             check_range("aspp_rates", rate, 1, 1024)
         if self.size and (self.size < 32 or self.size % 8):
-            raise ValueError(f"size={self.size}: choose a multiple of 8 from 32 to 8192, or 0 for the layout's own")
+            raise ValueError(f"size={self.size}: choose a multiple of 8 from 32 to 8192, or 0 for the domain's own")
         self._check_together()
         if not isinstance(self.parameters, tuple) or any(
             not isinstance(item, tuple) or len(item) != 2 for item in self.parameters
@@ -180,6 +180,9 @@ class RunConfig:
             raise ValueError(f"start='imagenet' needs width=64, not {self.width}: choose start='scenes' or 'random'")
         if self.start not in ("imagenet", "random", "scenes") and not self.start.endswith(".safetensors"):
             raise ValueError(f"start={self.start!r}: choose 'imagenet', 'random', 'scenes' or a .safetensors file")
+        for p in chosen:
+            if not (self.size or p.domain.size or p.domain.rendered):
+                raise ValueError(f"size=0: domain {p.domain.name!r} has no network size of its own; set size")
         if any(p.domain.rendered for p in chosen) and not (self.size and self.images_train and self.images_val):
             raise ValueError(
                 "the rendered domains need size, images_train and images_val (presets smoke, quick and "

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points
+from types import FrameType
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["PLUGINS", "PluginError", "Registry", "load_plugins"]
@@ -141,8 +143,20 @@ class Registry(Mapping[str, T], Generic[T]):
 
 
 def origin_of(item: object) -> str:
-    """The module that wrote `item`: that of its class, or of the function that it wraps."""
-    return str(getattr(item, "__module__", type(item).__module__))
+    """The module that wrote `item`: that of its class or function; where those are the package's own, the module whose
+    code is registering it."""
+    module = str(getattr(item, "__module__", type(item).__module__))
+    frame: FrameType | None = sys._getframe(1)
+    while _ours(module) and frame is not None:
+        caller = str(frame.f_globals.get("__name__", ""))
+        if frame.f_code.co_name == "<module>" or not _ours(caller):
+            return caller
+        frame = frame.f_back
+    return module
+
+
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] == __name__.partition(".")[0]
 
 
 def load_plugins(imported: Callable[[str], object] = importlib.import_module) -> tuple[str, ...]:

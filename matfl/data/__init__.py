@@ -1,7 +1,9 @@
 """The data of a run: splits decoded once into memory-mapped arrays, and their partition into clients.
 
-split.py      `Split`, `load_split`
-rendered.py   the embedded benchmark's splits; real.py: those of data sets on disk
+split.py      `Split`: images and labels of one domain
+readers.py    `Reader`, the registry READERS, `load_split`; own.py registers the package's own
+rendered.py   the embedded benchmark's splits; real.py: those of the field's two layouts
+decoded.py    what readers of files share: native sizes to network size, once
 layouts.py    where the real data sets keep what; decode.py: what it means
 pictures.py   opening picture files
 cache.py      folders of arrays that are whole or absent; checksums.py: and still what was written
@@ -15,14 +17,17 @@ from matfl.data.cache import DataError
 from matfl.data.check import Report, check
 from matfl.data.fetch import Fetched, fetch
 from matfl.data.partition import Client, partition
-from matfl.data.split import Split, load_split, network_size
+from matfl.data.readers import READERS, Reader, load_split
+from matfl.data.split import Split, network_size
 from matfl.data.write import Made, make
 
 __all__ = [
+    "READERS",
     "Client",
     "DataError",
     "Fetched",
     "Made",
+    "Reader",
     "Report",
     "Split",
     "check",

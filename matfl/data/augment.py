@@ -1,6 +1,6 @@
 """The training augmentation of the field as one batched affine warp on the images' own device.
 
-Order: horizontal flip (p = 0.5), then about the centre a rotation and a zoom by the layout's rule. PASCAL: angle
+Order: horizontal flip (p = 0.5), then about the centre a rotation and a zoom by the domain's rule. PASCAL: angle
 U(-20, 20) degrees, scale U(0.75, 1.25); NYUD: no rotation, scale one of 1, 1.2, 1.5. Then regions without a label
 become ignore, and images are normalised by ImageNet's mean and standard deviation. What enters from outside the
 picture is the mean colour in the image (0 after normalisation) and ignore in every label.
@@ -46,13 +46,13 @@ def _nyud(uniform_2B: Tensor) -> tuple[Tensor, Tensor]:
 
 
 RULES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {"pascal": _pascal, "nyud": _nyud}
-"""Layout -> (two rows of uniform numbers in [0, 1)) -> (angles, scales)."""
+"""`Domain.augmentation` -> (two rows of uniform numbers in [0, 1)) -> (angles, scales)."""
 
 
-def draw(layout: str, n: int, *, generator: torch.Generator) -> Warp:
-    """Random numbers for n images by the layout's rule, from a CPU generator (always 3 n numbers)."""
+def draw(rule: str, n: int, *, generator: torch.Generator) -> Warp:
+    """Random numbers for n images by a rule of `RULES`, from a CPU generator (always 3 n numbers)."""
     uniform_3B = torch.rand(3, n, generator=generator)
-    angle_B, scale_B = RULES[layout](uniform_3B[1:])
+    angle_B, scale_B = RULES[rule](uniform_3B[1:])
     return Warp((uniform_3B[0] < 0.5).float(), angle_B, scale_B)
 
 
@@ -73,7 +73,7 @@ def augment(
     come back as float32. `generator` lives on the CPU and is read before the device is touched, so nothing waits for
     the device. `aspect` is as in `warp`.
     """
-    return warp(images, target, pair, draw(pair.domain.layout, len(images), generator=generator), aspect=aspect)
+    return warp(images, target, pair, draw(pair.domain.augmentation, len(images), generator=generator), aspect=aspect)
 
 
 def warp(

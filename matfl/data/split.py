@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,12 +11,9 @@ import torch
 from torch import Tensor
 
 from matfl.config.run_config import RunConfig
-from matfl.tasks.task import DOMAINS, IGNORE, Domain
+from matfl.tasks.task import IGNORE, Domain
 
-__all__ = ["NATIVE_SIZES", "Natives", "Split", "load_split", "network_size"]
-
-NATIVE_SIZES = {"pascal": (512, 512), "nyud": (480, 640)}
-"""Network input (height, width) of each layout in the paper (section 4.1)."""
+__all__ = ["Natives", "Split", "network_size"]
 
 
 class Natives(Protocol):
@@ -90,41 +86,12 @@ class Split:
 
 
 def network_size(config: RunConfig, domain: Domain) -> tuple[int, int]:
-    """(height, width) at which the domain's images enter the network; the aspect of real ones is not kept."""
-    return (config.size, config.size) if config.size else NATIVE_SIZES[domain.layout]
+    """(height, width) at which the domain's images enter the network; the aspect of real ones is not kept.
 
-
-def load_split(
-    config: RunConfig,
-    domain: Domain | str,
-    split_name: str,
-    *,
-    data_dir: str | Path | None = None,
-    cache_dir: str | Path | None = None,
-    progress: bool = False,
-) -> Split:
-    """The 'train' or 'val' split of a domain at the network size of `config`, made on first use and cached.
-
-    Rendered domains hold `config.images_train` or `images_val` pictures of `config.data_seed`. Real ones are decoded
-    from PASCAL_MT, PASCALContext, NYUD_MT or NYUDv2 in `data_dir` (default: $MATFL_DATA); a limit on their images
-    takes that many at equal distances in the split file. The cache ($MATFL_CACHE, else ~/.cache/matfl) is keyed by
-    all that decides the arrays; it may be shared by processes and killed at any time.
-
-    Raises DataError for whatever is missing or damaged, naming the file and the remedy.
+    Raises ValueError where neither the config nor the domain says it.
     """
-    domain = DOMAINS[domain] if isinstance(domain, str) else domain
-    if split_name not in ("train", "val"):
-        raise ValueError(f"split {split_name!r}: choose 'train' or 'val'")
-    count = config.images_train if split_name == "train" else config.images_val
-    size = network_size(config, domain)
-    if domain.rendered:
-        from matfl.data.rendered import load_rendered
-
-        return load_rendered(
-            domain, split_name, count=count, size=size[0], seed=config.data_seed, cache_dir=cache_dir, progress=progress
-        )
-    from matfl.data.real import load_real
-
-    return load_real(
-        domain, split_name, count=count, size=size, data_dir=data_dir, cache_dir=cache_dir, progress=progress
-    )
+    if config.size:
+        return config.size, config.size
+    if domain.size is None:
+        raise ValueError(f"size=0: domain {domain.name!r} has no network size of its own; set size")
+    return domain.size

@@ -23,10 +23,9 @@ import numpy as np
 import torch
 
 import matfl
-from matfl import scenes
 from matfl.client import training as local
 from matfl.config.run_config import RunConfig
-from matfl.data import Client, Split, load_split
+from matfl.data import READERS, Client, Split, load_split
 from matfl.models.network import start_backbone
 from matfl.models.pretrain import scenes_file
 from matfl.runs import store
@@ -69,10 +68,10 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def data_version(config: RunConfig) -> dict[str, Any]:
-    """What, beside the config, decides a run's numbers: the version of the rendered pictures, and the start weights."""
+    """What, beside the config, decides a run's numbers: the version of its domains' pictures, and the start weights."""
     version: dict[str, Any] = {}
-    if any(pair.domain.rendered for pair in pairs(config.tasks)):
-        version["scenes"] = scenes.VERSION
+    for domain in dict.fromkeys(pair.domain for pair in pairs(config.tasks)):
+        version |= READERS.find(domain.reader).version(domain)
     if config.start == "scenes":
         version["start"] = scenes_file(config.width).stem
     elif (file := Path(config.start).expanduser()).suffix == ".safetensors" and file.is_file():

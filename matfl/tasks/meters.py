@@ -240,7 +240,7 @@ class DepthMeter(_Streaming):
 def _edges(pair: Pair, protocol: str) -> Meter:
     from matfl.tasks.edges import EdgeMeter
 
-    return EdgeMeter(protocol, pair.domain.layout)
+    return EdgeMeter(protocol, pair.domain.max_distance(protocol))
 
 
 METERS: dict[str, Callable[[Pair, str], Meter]] = {

@@ -5,12 +5,15 @@ Adding a task is one entry in `TASKS`; adding a data set is one entry in `DOMAIN
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from matfl.core.registry import Registry
 
 __all__ = ["DOMAINS", "IGNORE", "TASKS", "TASK_SETS", "Domain", "Pair", "Task", "pair", "pairs", "unit"]
 
@@ -178,58 +181,64 @@ TASKS: dict[str, Task] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Domain:
-    """A source of images and the tasks it labels."""
+    """A source of images and the tasks it labels.
+
+    >>> DOMAINS.register(Domain(name="streets", title="street scenes", channels={"semseg": 19}, reader="pascal"))
+    """
 
     name: str
     title: str
-    layout: str
-    """Folder layout that stores it, and whose augmentation it uses: 'pascal' or 'nyud'."""
-    rendered: bool
-    """True for the embedded benchmark (`matfl.scenes`), False for a data set on disk."""
-    indoor: bool
-    """Drawn as a square in graphs (paper, Figure 5), else a circle."""
-    channels: dict[str, int] = field(hash=False)
+    channels: Mapping[str, int] = field(hash=False)
     """Output channels of each labelled task, in the paper's order."""
+    reader: str
+    """Who makes its splits: a name in `matfl.data.readers.READERS`."""
+    augmentation: str = "pascal"
+    """How training pictures are warped: a name in `matfl.data.augment.RULES`."""
+    size: tuple[int, int] | None = None
+    """Network input (height, width) where `config.size` is 0; None: `config.size` must say it."""
+    edge_tolerance: Mapping[str, float] | float = field(default=0.0075, hash=False)
+    """Greatest distance of a matched edge pixel as a share of the image diagonal: one number, or one an edge protocol
+    (`matfl.tasks.edges.PROTOCOLS`)."""
+    indoor: bool = False
+    """Drawn as a square in graphs (paper, Figure 5), else a circle."""
+    derived: tuple[str, ...] = ()
+    """Tasks whose labels are computed from other labels instead of annotated; named so wherever they appear."""
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    """Task -> names of its classes, for tables; tasks without an entry show numbers."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9]\w*", self.name):
+            raise ValueError(f"domain {self.name!r}: use letters, digits and _; it names files and parameters")
+        if not self.channels:
+            raise ValueError(f"domain {self.name!r} labels no task: give channels, such as {{'semseg': 13}}")
+        for task, count in self.channels.items():
+            if type(count) is not int or not 1 <= count < IGNORE:
+                raise ValueError(f"domain {self.name!r}: channels[{task!r}]={count!r}: choose 1..{IGNORE - 1}")
+            names = self.class_names.get(task, ())
+            if names and len(names) != count:
+                raise ValueError(f"domain {self.name!r}: {task!r} has {count} channels, but {len(names)} class names")
+        if unknown := sorted({*self.derived, *self.class_names} - set(self.channels)):
+            raise ValueError(f"domain {self.name!r} has no task {unknown[0]!r}: choose from {', '.join(self.channels)}")
+
+    @property
+    def rendered(self) -> bool:
+        """Whether the embedded renderer (`matfl.scenes`) makes it, at any size and number; else it is data."""
+        return self.reader == "rendered"
+
+    def max_distance(self, protocol: str) -> float:
+        """Edge tolerance under a protocol. Raises ValueError for a protocol that the domain gives none for."""
+        if not isinstance(self.edge_tolerance, Mapping):
+            return self.edge_tolerance
+        if protocol not in self.edge_tolerance:
+            raise ValueError(
+                f"domain {self.name!r} has no edge tolerance for protocol {protocol!r}: choose from "
+                f"{', '.join(self.edge_tolerance)}, or add it to the domain's edge_tolerance"
+            )
+        return self.edge_tolerance[protocol]
 
 
-DOMAINS: dict[str, Domain] = {
-    domain.name: domain
-    for domain in (
-        Domain(
-            name="outdoor",
-            title="outdoor scenes",
-            layout="pascal",
-            rendered=True,
-            indoor=False,
-            channels={"semseg": 13, "human_parts": 7, "sal": 1, "normals": 3, "edge": 1},
-        ),
-        Domain(
-            name="indoor",
-            title="indoor scenes",
-            layout="nyud",
-            rendered=True,
-            indoor=True,
-            channels={"semseg": 13, "normals": 3, "edge": 1, "depth": 1},
-        ),
-        Domain(
-            name="pascal",
-            title="PASCAL-Context",
-            layout="pascal",
-            rendered=False,
-            indoor=False,
-            channels={"semseg": 21, "human_parts": 7, "sal": 1, "normals": 3, "edge": 1},
-        ),
-        Domain(
-            name="nyud",
-            title="NYUD",
-            layout="nyud",
-            rendered=False,
-            indoor=True,
-            channels={"semseg": 40, "normals": 3, "edge": 1, "depth": 1},
-        ),
-    )
-}
-"""The real data sets and their embedded stand-ins. The embedded domains count only the classes that they render."""
+DOMAINS: Registry[Domain] = Registry("domain", builtin="matfl.tasks.domains")
+"""The real data sets, their embedded stand-ins, and those that plug-ins and notebooks register."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -40,8 +40,6 @@ class Protocol:
     thresholds: tuple[float, ...]
     strict: bool
     """A pixel is predicted where strength > threshold; else where strength >= threshold."""
-    max_distance: dict[str, float] = field(hash=False)
-    """Greatest distance of a match as a share of the image diagonal, by the data set's layout."""
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -53,7 +51,6 @@ PROTOCOLS: dict[str, Protocol] = {
             suppress=None,
             thresholds=_HUNDREDTHS,
             strict=False,
-            max_distance={"pascal": 0.0075, "nyud": 0.0075},
         ),
         Protocol(
             name="astmt",
@@ -61,7 +58,6 @@ PROTOCOLS: dict[str, Protocol] = {
             suppress=partial(nms, radius=1),
             thresholds=(0.001, *_HUNDREDTHS, 0.999),
             strict=True,
-            max_distance={"pascal": 0.0075, "nyud": 0.011},
         ),
         Protocol(
             name="fedhca2",
@@ -69,7 +65,6 @@ PROTOCOLS: dict[str, Protocol] = {
             suppress=partial(nms, radius=4, smoothing=1, levels=255),
             thresholds=_HUNDREDTHS,
             strict=False,
-            max_distance={"pascal": 0.0075, "nyud": 0.011},
         ),
     )
 }
@@ -77,11 +72,17 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def measure_map(
-    strength_HW: ArrayLike, truth_HW: ArrayLike, protocol: Protocol, layout: str, *, ignore_HW: ArrayLike | None = None
+    strength_HW: ArrayLike,
+    truth_HW: ArrayLike,
+    protocol: Protocol,
+    max_distance: float,
+    *,
+    ignore_HW: ArrayLike | None = None,
 ) -> Counts:
     """Counts of one map under a protocol. strength_HW in [0, 1] before suppression, truth_HW boolean.
 
-    Ignored pixels are neither predicted nor true: they take part in the suppression, and are cleared after it.
+    `max_distance` is the greatest distance of a match as a share of the image diagonal (`Domain.max_distance`). Ignored
+    pixels are neither predicted nor true: they take part in the suppression, and are cleared after it.
     """
     strength = check_strength(strength_HW)
     truth = np.asarray(truth_HW, dtype=np.bool_)
@@ -89,7 +90,7 @@ def measure_map(
         strength = protocol.suppress(strength)
     if ignore_HW is not None and np.any(ignore_HW):
         strength, truth = np.where(ignore_HW, 0, strength), truth & ~np.asarray(ignore_HW)
-    return evaluate_map(strength, truth, protocol.thresholds, protocol.max_distance[layout], strict=protocol.strict)
+    return evaluate_map(strength, truth, protocol.thresholds, max_distance, strict=protocol.strict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,19 +112,21 @@ class Curve:
 class EdgeMeter:
     """Streaming ODS-F and OIS-F of edge predictions. `protocol` names an entry of `PROTOCOLS`.
 
-    >>> meter = EdgeMeter("fedhca2", layout="pascal")
+    `max_distance` is the greatest distance of a match as a share of the image diagonal (`Domain.max_distance`).
+
+    >>> meter = EdgeMeter("fedhca2", max_distance=0.0075)
     >>> meter.update(torch.full((1, 1, 8, 8), -9.0), torch.zeros(1, 8, 8, dtype=torch.uint8))
     >>> meter.compute()["odsF"]
     1.0
     """
 
-    def __init__(self, protocol: str = "fedhca2", layout: str = "pascal") -> None:
+    def __init__(self, protocol: str = "fedhca2", max_distance: float = 0.0075) -> None:
         if protocol not in PROTOCOLS:
             raise ValueError(f"edge protocol {protocol!r}: choose from {', '.join(PROTOCOLS)}")
         self.protocol = PROTOCOLS[protocol]
-        if layout not in self.protocol.max_distance:
-            raise ValueError(f"layout {layout!r}: choose from {', '.join(self.protocol.max_distance)}")
-        self.layout = layout
+        if not 0 <= max_distance < 1:
+            raise ValueError(f"max_distance={max_distance}: give a share of the image diagonal, in [0, 1)")
+        self.max_distance = max_distance
         self.images = 0
         zeros_T = np.zeros(len(self.protocol.thresholds), np.int64)
         self._counts = Counts(zeros_T, zeros_T, 0)
@@ -147,7 +150,7 @@ class EdgeMeter:
 
         def count(index: int) -> Counts:
             truth_HW, ignore_HW = target[index] == 1, target[index] == IGNORE
-            return measure_map(strength_BHW[index], truth_HW, self.protocol, self.layout, ignore_HW=ignore_HW)
+            return measure_map(strength_BHW[index], truth_HW, self.protocol, self.max_distance, ignore_HW=ignore_HW)
 
         threads = min(len(target), torch.get_num_threads(), os.cpu_count() or 1)
         if threads > 1:

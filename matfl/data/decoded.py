@@ -1,0 +1,187 @@
+"""Splits of pictures with labels at sizes of their own, decoded once into the cache: what readers of files share.
+
+A reader lists ids and says how an image is opened; this brings everything to network size, keeps native labels for
+validation, and checks what was decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from matfl.data.cache import (
+    allocate,
+    array_specs,
+    build_once,
+    cache_folder,
+    in_parallel,
+    key_hash,
+    open_array,
+    processes_for,
+    read_meta,
+)
+from matfl.data.split import Split
+from matfl.tasks.task import TASKS, Domain
+
+__all__ = ["FileNatives", "Opener", "Picture", "load_decoded", "resize_image", "resize_nearest", "resize_normals"]
+
+CHUNK = 8
+"""Images decoded at once by a process."""
+SECONDS = 0.05
+"""Time to decode one image and its labels on one core, roughly."""
+
+
+class Picture(Protocol):
+    """One image and its labels at native size, decoded when asked for. Every method may raise DataError."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width), without decoding."""
+
+    def image(self) -> np.ndarray:
+        """uint8 (h, w, 3)."""
+
+    def label(self, task: str) -> np.ndarray:
+        """uint8 (h, w), float32 (h, w) or float32 (3, h, w), as `matfl.tasks.task` describes the task's targets."""
+
+
+Opener = Callable[[str], Picture]
+"""id -> its picture. It travels to other processes, so it must pickle: `functools.partial` of a class will do."""
+
+
+def load_decoded(
+    domain: Domain,
+    split_name: str,
+    ids: Sequence[str],
+    opener: Opener,
+    *,
+    size: tuple[int, int],
+    key: Mapping[str, Any],
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+    processes: int | None = None,
+    source: str = "",
+) -> Split:
+    """A split of the images `ids` at network size (height, width), from the cache or decoded into it.
+
+    Validation splits also keep their class-like labels at native size; other native labels are decoded again when asked
+    for. `key` (JSON) holds all that decides the arrays beside domain, split, ids and size: the files' fingerprint, the
+    decoder's version. `processes` decode side by side (default: as many as pay); `source` is noted in the cache.
+    """
+    tasks = tuple(domain.channels)
+    everything = {**key, "size": size, "native": split_name == "val", "tasks": tasks, "ids": key_hash(list(ids))}
+    folder = cache_folder(cache_dir) / f"{domain.name}-{split_name}-{size[0]}x{size[1]}-{key_hash(everything)}"
+
+    def fill(temporary: Path) -> Mapping[str, Any]:
+        sizes = np.array([opener(name).size for name in ids], np.int64)
+        np.save(temporary / "sizes.npy", sizes)
+        kept = [task for task in tasks if split_name == "val" and TASKS[task].target_dtype.itemsize == 1]
+        specs = array_specs(tasks, len(ids), size)
+        specs |= {f"native-{task}": ((int(sizes.prod(1).sum()),), np.uint8) for task in kept}
+        if "human_parts" in tasks:
+            specs["people"] = ((len(ids),), np.bool_)
+        allocate(temporary, specs)
+        starts = np.concatenate([[0], sizes.prod(1).cumsum()])
+        chunks = [
+            (temporary, opener, ids[i : i + CHUNK], i, starts[i : i + CHUNK], tuple(specs), size)
+            for i in range(0, len(ids), CHUNK)
+        ]
+        in_parallel(
+            _decode_chunk,
+            chunks,
+            processes=processes or processes_for(len(ids) * SECONDS),
+            total=len(ids),
+            progress=progress,
+            title=f"{domain.name}/{split_name}: decoding",
+        )
+        return {"key": everything, "source": source}
+
+    build_once(folder, fill)
+    files = read_meta(folder)["files"]
+    sizes = np.load(folder / "sizes.npy", allow_pickle=False)
+    flat = {task: open_array(folder, f"native-{task}") for task in tasks if f"native-{task}.npy" in files}
+    return Split(
+        domain=domain,
+        ids=tuple(ids),
+        images=open_array(folder, "images"),
+        labels={task: open_array(folder, task) for task in tasks},
+        people=open_array(folder, "people") if "human_parts" in tasks else None,
+        natives=FileNatives(opener, tuple(ids), sizes, np.concatenate([[0], sizes.prod(1).cumsum()]), flat),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FileNatives:
+    """Labels at native size: from ragged arrays in the cache, else decoded again."""
+
+    opener: Opener
+    ids: tuple[str, ...]
+    sizes: np.ndarray
+    """(N, 2), height and width."""
+    starts: np.ndarray
+    """(N + 1,), where each image's pixels begin in a flat array."""
+    flat: Mapping[str, np.ndarray]
+    """Task -> the pixels of all images one after the other."""
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(height, width) of image i."""
+        height, width = self.sizes[i]
+        return int(height), int(width)
+
+    def label(self, task: str, i: int) -> np.ndarray:
+        """Decoded label of image i. Raises DataError if its file has gone or changed its size since."""
+        if task in self.flat:
+            return np.array(self.flat[task][self.starts[i] : self.starts[i + 1]]).reshape(self.size(i))
+        return np.require(self.opener(self.ids[i]).label(task), requirements="W")
+
+
+def _decode_chunk(
+    folder: Path,
+    opener: Opener,
+    ids: Sequence[str],
+    first: int,
+    starts: np.ndarray,
+    names: Sequence[str],
+    size: tuple[int, int],
+) -> Sequence[str]:
+    """Decode some images into row `first` and on of the arrays `names` in `folder`."""
+    arrays = {name: open_array(folder, name, write=True) for name in names}
+    for i, (name, start) in enumerate(zip(ids, starts), start=first):
+        picture = opener(name)
+        arrays["images"][i] = resize_image(picture.image(), size)
+        for task in (task for task in names if task not in ("images", "people") and not task.startswith("native-")):
+            label = picture.label(task)
+            arrays[task][i] = resize_normals(label, size) if label.ndim == 3 else resize_nearest(label, size)
+            if f"native-{task}" in arrays:
+                arrays[f"native-{task}"][start : start + label.size] = label.reshape(-1)
+            if task == "human_parts":
+                arrays["people"][i] = label.any()
+    return ids
+
+
+def resize_image(image_HW3: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear with antialiasing, the aspect ignored: uint8 (3, *size)."""
+    picture = Image.fromarray(image_HW3).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(picture).transpose(2, 0, 1)
+
+
+def resize_nearest(label_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The nearest pixel's value: uint8 or float32 of shape `size`."""
+    return np.asarray(Image.fromarray(label_HW).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
+def resize_normals(normals_3HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear blends of unit vectors, renormalised, where the nearest pixel has one: float32 (3, *size)."""
+    if normals_3HW.shape[1:] == size:
+        return normals_3HW
+    blend = np.stack(
+        [np.asarray(Image.fromarray(c).resize((size[1], size[0]), Image.Resampling.BILINEAR)) for c in normals_3HW]
+    )
+    known = resize_nearest(np.any(normals_3HW, axis=0).astype(np.uint8), size) == 1
+    length = np.sqrt(blend[0] ** 2 + blend[1] ** 2 + blend[2] ** 2)
+    return np.where(known & (length > 1e-6), blend / np.maximum(length, np.float32(1e-6)), np.float32(0))

@@ -1,0 +1,12 @@
+"""The package's own readers, registered."""
+
+from matfl.data.readers import READERS
+from matfl.data.real import LayoutReader
+from matfl.data.rendered import RenderedReader
+
+__all__: list[str] = []
+
+with READERS.filling():
+    READERS.register(RenderedReader())
+    READERS.register(LayoutReader("pascal"))
+    READERS.register(LayoutReader("nyud"))
