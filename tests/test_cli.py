@@ -20,7 +20,6 @@ from matfl.config.run_config import PRESETS, load_toml, preset
 from matfl.runs import engine as federation
 from matfl.runs import predict, store
 from matfl.runs.run import Run
-from matfl.tasks.task import pair, pairs
 
 
 @pytest.fixture(scope="module")
@@ -342,26 +341,6 @@ def test_bad_predictions(matfl, run, tmp_path):
         (tmp_path / "kept").rename(run.path / "checkpoint.safetensors")
     assert code == 1
     assert "holds no weights" in err
-
-
-@pytest.mark.parametrize("name", [p.name for p in pairs("scenes9")])
-def test_pictures_of_every_task(name):
-    chosen = pair(name)
-    generator = np.random.default_rng(0)
-    prediction = {
-        "classes": generator.integers(0, chosen.channels, (5, 7)).astype(np.uint8),
-        "vectors": generator.uniform(-1, 1, (3, 5, 7)).astype(np.float32),
-        "values": generator.uniform(0, 1, (5, 7)).astype(np.float32),
-    }["classes" if chosen.channels > 3 else "vectors" if chosen.channels == 3 else "values"]
-    picture = predict.picture(chosen, prediction)
-    assert picture.size == (7, 5)
-    assert picture.mode == ("L" if chosen.channels == 1 else "RGB")
-
-
-def test_class_colours_differ():
-    colours = predict.class_colours(40)
-    assert len({tuple(colour) for colour in colours}) == 40
-    assert colours[:3].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
 
 
 def test_sparklines():

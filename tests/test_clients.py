@@ -15,7 +15,6 @@ from matfl.core.streams import derive, stream
 from matfl.data.augment import augment, normalise
 from matfl.data.split import Split
 from matfl.models.network import build
-from matfl.tasks.meters import meter
 from matfl.tasks.task import DOMAINS, pair, pairs
 
 CONFIG = override(smoke(), start="random", width=4, head_channels=8, size=32, local_epochs=2, batch_size=4)
@@ -279,13 +278,11 @@ def test_evaluation_of_rendered_images_is_the_independent_loop(name, monkeypatch
     p = pair(name)
     model, validation = build(CONFIG, p), split(p.domain.name, 7)
     measured = evaluate(model, validation, p, CONFIG, device="cpu")
-    expected = meter(p)
+    expected = p.meter()
     model.eval()
     for i in range(7):
-        expected.update(
-            model(normalise(torch.from_numpy(validation.images[i : i + 1]))),
-            torch.from_numpy(validation.labels[p.task.name][i : i + 1]),
-        )
+        output = model(normalise(torch.from_numpy(validation.images[i : i + 1])))
+        expected.update(p.task.answer(output), torch.from_numpy(validation.labels[p.task.name][i : i + 1]))
     assert measured == pytest.approx(expected.compute(), rel=1e-4)
 
 
@@ -296,18 +293,19 @@ def test_evaluation_of_photographs_is_at_their_own_size(name):
     config = override(preset("paper_9"), start="random", width=4, head_channels=8, size=32, aspp_rates="2,4")
     model = build(config, p)
     measured = evaluate(model, split(p.domain.name, 7, Photographs()), p, config, device="cpu")
-    expected = meter(p)
+    expected = p.meter()
     model.eval()
     for i in range(7):
         output = model(normalise(data(n=7)[0][i : i + 1]))
         size = Photographs().size(i)
         if p.task.name in ("semseg", "human_parts"):
-            classes = F.interpolate(output.argmax(1, keepdim=True).float(), size, mode="nearest-exact")[:, 0].long()
-            native = F.one_hot(classes, p.channels).permute(0, 3, 1, 2).float()
+            native = F.interpolate(output.argmax(1, keepdim=True).float(), size, mode="nearest-exact")[:, 0].to(
+                torch.uint8
+            )
         else:
             value = {"sal": output.sigmoid(), "normals": F.normalize(output, dim=1), "depth": output}[p.task.name]
             native = F.interpolate(value, size, mode="bilinear", align_corners=False)
-            native = native.logit() if p.task.name == "sal" else native
+            native = F.normalize(native, dim=1) if p.task.name == "normals" else native[:, 0]
         expected.update(native, torch.from_numpy(Photographs().label(p.task.name, i))[None])
     assert measured == pytest.approx(expected.compute(), rel=1e-4)
 

@@ -127,7 +127,7 @@ def test_tensors_follow_the_indices(original: Path, tmp_path: Path) -> None:
 
 
 def test_persons_are_found_at_native_size(original: Path, tmp_path: Path) -> None:
-    assert load(original, tmp_path).with_person([2, 1, 0]).tolist() == [True, False, True]
+    assert load(original, tmp_path).counting("human_parts", [2, 1, 0]).tolist() == [True, False, True]
 
 
 def test_a_limit_takes_images_at_equal_distances(original: Path, tmp_path: Path) -> None:

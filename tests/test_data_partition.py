@@ -91,7 +91,7 @@ def test_persons_are_filtered_after_the_split() -> None:
 
 def test_flags_from_the_native_labels_count_more_than_the_small_ones() -> None:
     splits = both()
-    everyone = replace(splits["outdoor"], people=np.ones(103, bool))
+    everyone = replace(splits["outdoor"], counted={"human_parts": np.ones(103, bool)})
     clients = partition(CONFIG, {**splits, "outdoor": everyone})
     assert sum(map(len, shares(clients, "outdoor"))) == 103
 

@@ -12,7 +12,6 @@ from skimage.morphology import thin as skimage_thin
 from matfl.bench.edges import main as bench
 from matfl.bench.edges import reference, scene
 from matfl.tasks.edges import PROTOCOLS, Counts, EdgeMeter, evaluate_map, measure_map, nms, thin
-from matfl.tasks.meters import meter
 from matfl.tasks.task import DOMAINS, IGNORE, pair
 
 TENTHS = np.arange(1, 20, 2) / 20
@@ -311,14 +310,10 @@ def test_nms_bad_options(options):
 # --- Protocols and the meter ------------------------------------------------------------------------------------------
 
 
-def logits(strength):
-    return torch.logit(torch.as_tensor(np.asarray(strength)).float(), eps=1e-6)[:, None]
-
-
 def batch(n=4, size=48):
     scenes = [scene(size, regions=8, seed=seed) for seed in range(n)]
     target = torch.tensor(np.stack([truth for truth, _ in scenes]).astype(np.uint8))
-    return logits(np.stack([strength for _, strength in scenes])), target
+    return torch.tensor(np.stack([strength for _, strength in scenes])).float(), target
 
 
 def test_protocols():
@@ -337,7 +332,7 @@ def test_meter_equals_the_definition(name, max_distance):
     edge_meter, protocol = EdgeMeter(name, max_distance), PROTOCOLS[name]
     edge_meter.update(prediction[:1], target[:1])
     edge_meter.update(prediction[1:], target[1:])
-    strengths = torch.sigmoid(prediction[:, 0]).double().numpy()
+    strengths = prediction.double().numpy()
     counts = []
     for strength, truth in zip(strengths, target.numpy() == 1):
         kept = protocol.suppress(strength) if protocol.suppress else strength
@@ -360,7 +355,7 @@ def test_meter_equals_the_definition(name, max_distance):
 def test_perfect_prediction():
     target = thin(scene(64, regions=8)[0])
     edge_meter = EdgeMeter("mtl")
-    edge_meter.update(logits(target[None].astype(float)), torch.tensor(target[None].astype(np.uint8)))
+    edge_meter.update(torch.tensor(target[None]).float(), torch.tensor(target[None].astype(np.uint8)))
     assert edge_meter.compute()["odsF"] == edge_meter.compute()["oisF"] == 1
 
 
@@ -385,7 +380,7 @@ def test_ignored_pixels_are_neither_predicted_nor_true():
     edge_meter = EdgeMeter("mtl")
     edge_meter.update(prediction, target)
     cleared = EdgeMeter("mtl")
-    prediction[..., :20] = -99
+    prediction[..., :20] = 0
     cleared.update(prediction, target.where(target == 1, 0))
     assert edge_meter.compute() == cleared.compute()
 
@@ -406,7 +401,7 @@ def test_images_without_labels_do_not_count():
 
 def test_half_precision_and_the_registered_meter():
     prediction, target = batch(2)
-    edge_meter = meter(pair("indoor/edge"), edge_protocol="astmt")
+    edge_meter = pair("indoor/edge").meter(edge_protocol="astmt")
     edge_meter.update(prediction.bfloat16(), target)
     assert (edge_meter.protocol.name, edge_meter.max_distance) == ("astmt", 0.011)
     assert 0.3 < edge_meter.compute()["odsF"] <= 1
@@ -415,9 +410,8 @@ def test_half_precision_and_the_registered_meter():
 @pytest.mark.parametrize(
     "change,match",
     [
-        (lambda p, t: (p[:, 0], t), "edges take logits"),
-        (lambda p, t: (p, t[:, 1:]), "resize the prediction"),
-        (lambda p, t: (p.repeat(1, 2, 1, 1), t), "edges take logits"),
+        (lambda p, t: (p[:, None], t), "edges take probabilities"),
+        (lambda p, t: (p, t[:, 1:]), r"Task.answer\(output, size\) makes them"),
         (lambda p, t: (p * math.nan, t), "NaN"),
         (lambda p, t: (p, t * 3), "binarise"),
     ],

@@ -11,6 +11,7 @@ from tiny import contents, tiny
 
 from matfl.client import training as local
 from matfl.data import Client, partition
+from matfl.data.start_bias import start_biases
 from matfl.models.network import build, start_backbone, start_head
 from matfl.runs import engine as federation
 from matfl.runs import store
@@ -73,12 +74,12 @@ def by_hand(config, cache, participants):
     torch.manual_seed(0)
     splits = federation.load_splits(config, cache_dir=cache)
     clients = partition(config, {name: both["train"] for name, both in splits.items()})
-    means = federation.depth_means(clients, splits)
+    biases = start_biases(clients, splits)
     server = {}
     for pair in pairs(config.tasks):
         model = build(config, pair)
         model.backbone.load_state_dict(start_backbone(config, cache_dir=cache))
-        model.head.load_state_dict(start_head(config, pair, depth_mean=means.get(pair.name)))
+        model.head.load_state_dict(start_head(config, pair, bias=biases.get(pair.name)))
         server[pair.name] = {name: t.clone() for name, t in model.state_dict().items()}
     losses, metrics = [], []
     for round in range(config.rounds):
@@ -352,7 +353,7 @@ def test_when_everybody_breaks_down_the_models_stay(train, monkeypatch):
 def test_packing_is_undone_by_unpacking(changes):
     config = tiny(**changes)
     server = Server(config, _pairs(config))
-    state = server.start(start_backbone(config), depth_means={"indoor/depth": 3.5})
+    state = server.start(start_backbone(config), biases={"indoor/depth": (3.5,)})
     state.models.theta_CP.add_(torch.arange(len(state.models.owners))[:, None])
     packed = {name: t.clone() for name, t in server.pack(state).items()}
     again = server.unpack(packed, 7)
@@ -385,13 +386,13 @@ def test_depth_heads_start_at_the_mean_depth_of_their_clients(cache):
     config = tiny()
     splits = federation.load_splits(config, cache_dir=cache)
     clients = partition(config, {name: both["train"] for name, both in splits.items()})
-    means = federation.depth_means(clients, splits)
+    biases = start_biases(clients, splits)
     labels = np.concatenate(
         [splits["indoor"]["train"].labels["depth"][i].ravel() for c in clients[2:] for i in c.images]
     )
-    assert means == {"indoor/depth": pytest.approx(labels[labels != 0].astype(float).mean())}
-    state = Server(config, _pairs(config)).start(start_backbone(config), depth_means=means)
-    assert state.models.heads["indoor/depth"]["last.bias"].tolist() == pytest.approx(list(means.values()))
+    assert biases == {"indoor/depth": (pytest.approx(labels[labels != 0].astype(float).mean()),)}
+    state = Server(config, _pairs(config)).start(start_backbone(config), biases=biases)
+    assert state.models.heads["indoor/depth"]["last.bias"].tolist() == pytest.approx(list(biases["indoor/depth"]))
 
 
 def test_a_client_trains_from_what_it_was_sent(cache):

@@ -19,6 +19,7 @@ from matfl.cli import report
 from matfl.client import training as local
 from matfl.config.run_config import preset
 from matfl.data import load_split, make, partition
+from matfl.data.start_bias import start_biases
 from matfl.flower import ManyTask, NodeSettings, Settings, client_app, federation
 from matfl.flower.client import share, without_paths
 from matfl.flower.exchange import metric_rows
@@ -287,14 +288,14 @@ def test_a_message_is_hardly_larger_than_the_numbers_in_it(federate):
     assert len(parts) <= 2 * 4  # one set of arrays a task, however many clients it has
 
 
-def test_depth_means_are_the_local_engines(federate, cache):
+def test_start_biases_are_the_local_engines(federate, cache):
     config = tiny()
     app = app_config(config)
     nodes = Nodes(settings=Settings.of(app))
     nodes.wait(InProcessGrid(client_app, app, nodes_of(config, cache)), 4)
     splits = engine.load_splits(config, cache_dir=cache)
     clients = partition(config, {name: both["train"] for name, both in splits.items()})
-    assert nodes.depth_means() == engine.depth_means(clients, splits)
+    assert nodes.start_biases() == start_biases(clients, splits)
     for client in clients:
         node = NodeSettings.of(nodes_of(config, cache)[client.index], config)
         assert share(config, node) == client

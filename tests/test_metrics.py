@@ -7,11 +7,27 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
-from matfl.tasks.meters import METERS, delta_m, meter, resize_prediction
+from matfl.tasks.meters import delta_m
 from matfl.tasks.task import IGNORE, TASKS, pair, pairs
 
 NAMES = [p.name for p in pairs("scenes9") if p.task.name != "edge"]
 HEIGHT, WIDTH = 18, 23
+
+
+class FromOutput:
+    """A pair's meter that takes the network's output, through the task's one path to answers."""
+
+    def __init__(self, p, **options):
+        self.task, self.meter = p.task, p.meter(**options)
+
+    def update(self, output, target):
+        self.meter.update(self.task.answer(output), target)
+
+    def __getattr__(self, name):
+        return getattr(self.meter, name)
+
+
+meter = FromOutput
 
 
 def random_batch(name, n, seed=0, height=HEIGHT, width=WIDTH):
@@ -332,9 +348,11 @@ def test_nan_labels_are_refused(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes_that_do_not_fit_are_refused(name):
     p, prediction, target = random_batch(name, 3)
-    for x in (prediction[:, :0], prediction[..., 1:], prediction[:2], prediction[0]):
-        with pytest.raises(ValueError, match="resize_prediction"):
-            meter(p).update(x, target)
+    answer = p.task.answer(prediction)
+    for x in (prediction, answer[..., 1:], answer[:2], answer[0]):
+        if x.shape != answer.shape:  # directions have the output's shape
+            with pytest.raises(ValueError, match=r"Task.answer\(output, size\) makes answers"):
+                p.meter().update(x, target)
     with pytest.raises(ValueError, match="seen no image"):
         meter(p).compute()
 
@@ -378,7 +396,6 @@ def test_the_same_on_a_gpu(name):
 
 
 def test_every_task_has_a_meter_and_a_main_metric():
-    assert {task.meter for task in TASKS.values()} == set(METERS)
     for name in NAMES:
         p, prediction, target = random_batch(name, 2)
         m = meter(p)
@@ -394,41 +411,40 @@ def test_edges_are_measured_by_the_named_protocol_and_the_domain_s_tolerance():
         meter(pair("outdoor/edge"), edge_protocol="seism")
 
 
-def test_resizing_goes_by_the_task():
+def test_answers_at_another_size_go_by_the_task():
     size = (40, 30)
-    prediction = torch.randn(2, 13, 10, 6, generator=torch.Generator().manual_seed(0))
-    resized = resize_prediction(prediction, size, pair("outdoor/semseg"))
+    output = torch.randn(2, 13, 10, 6, generator=torch.Generator().manual_seed(0))
+    classes = TASKS["semseg"].answer(output, size)
     rows, columns = torch.arange(40) * 10 // 40, torch.arange(30) * 6 // 30
-    torch.testing.assert_close(resized.argmax(1), prediction.argmax(1)[:, rows][:, :, columns])
+    assert torch.equal(classes.long(), output.argmax(1)[:, rows][:, :, columns])
 
     logits = torch.tensor([[[[-4.0, 2.0]]]])
-    got = resize_prediction(logits, (1, 4), pair("outdoor/sal")).sigmoid().flatten()
+    got = TASKS["sal"].answer(logits, (1, 4)).flatten()
     low, high = logits.sigmoid().flatten().tolist()
-    mixed = [low, 0.75 * low + 0.25 * high, 0.25 * low + 0.75 * high, high]
-    torch.testing.assert_close(got, torch.tensor(mixed))
+    torch.testing.assert_close(got, torch.tensor([low, 0.75 * low + 0.25 * high, 0.25 * low + 0.75 * high, high]))
 
     vectors = torch.tensor([[5.0, 0], [0, 1], [0, 0]]).view(1, 3, 1, 2)
-    got = resize_prediction(vectors, (1, 4), pair("outdoor/normals"))[0, :, 0]
-    torch.testing.assert_close(got[0], torch.tensor([1, 0.75, 0.25, 0]))
-    torch.testing.assert_close(got[1], torch.tensor([0, 0.25, 0.75, 1]))
+    got = TASKS["normals"].answer(vectors, (1, 4))[0, :, 0]
+    between = torch.nn.functional.normalize(torch.tensor([0.75, 0.25]), dim=0)
+    torch.testing.assert_close(got[0], torch.tensor([1, *between, 0]))
+    torch.testing.assert_close(got[1], torch.tensor([0, *between.flip(0), 1]))
 
     depth = torch.tensor([1.0, 3.0]).view(1, 1, 1, 2)
-    got = resize_prediction(depth, (1, 4), pair("indoor/depth")).flatten()
-    torch.testing.assert_close(got, torch.tensor([1, 1.5, 2.5, 3]))
+    torch.testing.assert_close(TASKS["depth"].answer(depth, (1, 4)).flatten(), torch.tensor([1, 1.5, 2.5, 3]))
 
 
 @pytest.mark.parametrize("name", [p.name for p in pairs("scenes9")])
-def test_resizing_keeps_size_extremes_and_constants(name):
+def test_answers_keep_extremes_and_constants(name):
     p = pair(name)
-    prediction = torch.full((1, p.channels, 5, 4), 2.0)
-    assert resize_prediction(prediction, (5, 4), p) is prediction
+    output = torch.full((1, p.channels, 5, 4), 2.0)
+    assert torch.equal(p.task.answer(output, (5, 4)), p.task.answer(output))
     extreme = torch.tensor([-200.0, 200.0, -math.inf, math.inf]).view(1, 1, 2, 2).expand(1, p.channels, 2, 2)
     if p.task.name in ("sal", "edge"):
-        probability = resize_prediction(extreme, (2, 4), p).sigmoid()
-        assert probability[0, 0, 0].tolist() == pytest.approx([0, 0.25, 0.75, 1])
-    constant = resize_prediction(prediction, (9, 11), p)
-    assert constant.shape == (1, p.channels, 9, 11)
-    expected = 3**-0.5 if p.task.name == "normals" else 2
+        assert p.task.answer(extreme, (2, 4))[0, 0].tolist() == pytest.approx([0, 0.25, 0.75, 1])
+    constant = p.task.answer(output, (9, 11))
+    vector = (3,) if p.task.target_channels else ()
+    assert constant.shape == (1, *vector, 9, 11)
+    expected = {"normals": 3**-0.5, "depth": 2, "semseg": 0, "human_parts": 0}.get(p.task.name, 1 / (1 + math.exp(-2)))
     torch.testing.assert_close(constant, torch.full_like(constant, expected))
 
 

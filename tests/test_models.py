@@ -184,13 +184,13 @@ def test_head_start_goes_by_shape_and_by_client():
     assert not agree(other_seed, start_head(RANDOM, pair("outdoor/sal")), "conv.weight")
 
 
-def test_depth_starts_at_its_mean_and_other_tasks_do_not():
-    state = start_head(RANDOM, pair("indoor/depth"), depth_mean=3.25)
+def test_a_head_starts_at_the_given_bias():
+    state = start_head(RANDOM, pair("indoor/depth"), bias=(3.25,))
     assert state["last.bias"].tolist() == [3.25]
     drawn = start_head(RANDOM, pair("indoor/depth"))
     assert all(torch.equal(state[name], drawn[name]) for name in state if name != "last.bias")
-    edge = start_head(RANDOM, pair("indoor/edge"), depth_mean=3.25)
-    assert equal(edge, start_head(RANDOM, pair("indoor/edge")))
+    normals = start_head(RANDOM, pair("indoor/normals"), bias=(0.0, 0.5, 1.0))
+    assert normals["last.bias"].tolist() == [0, 0.5, 1]
 
 
 @pytest.fixture

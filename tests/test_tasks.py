@@ -186,7 +186,7 @@ def test_wrong_task_lists(tasks, message):
 def test_every_domain_and_task_is_consistent():
     for task in TASKS.values():
         assert task.loss_weight > 0
-        assert task.interpolation in ("nearest", "bilinear")
+        assert task.geometry in ("nearest", "distance", "direction")
         assert (task.target_dtype == torch.uint8) == (task.ignore == IGNORE)
         assert task.target_channels in (0, 3)
     for name, domain in DOMAINS.items():

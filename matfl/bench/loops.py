@@ -81,7 +81,7 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
 
         order = Image.Resampling.BILINEAR if target.ndim == 3 else Image.Resampling.NEAREST
         image = moved(image, Image.Resampling.BILINEAR)
-        layers = [moved(layer, order, task.ignore) for layer in layers]
+        layers = [moved(layer, order, task.unlabelled) for layer in layers]
         warped = np.stack(layers) if target.ndim == 3 else layers[0]
         if target.ndim == 3:
             warped = warped / np.maximum(np.linalg.norm(warped, axis=0), 1e-6)

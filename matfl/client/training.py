@@ -17,7 +17,7 @@ from matfl.config.run_config import RunConfig
 from matfl.core.streams import derive, stream
 from matfl.data.augment import augment, normalise
 from matfl.models.network import Model
-from matfl.tasks.meters import Meter, meter, resize_prediction
+from matfl.tasks.meters import Meter
 from matfl.tasks.task import Pair
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "Correction",
     "TrainResult",
     "add_pull",
+    "answers",
     "aspects",
     "evaluate",
     "learning_rate",
@@ -198,8 +199,8 @@ def add_pull(parameters: Mapping[str, Tensor], origin: Mapping[str, Tensor], str
 
 
 def aspects(split: Split, indices: Sequence[int]) -> Tensor | None:
-    """Height over width (N,) of the original pictures; None for rendered ones, which enter the network as they are."""
-    if split.domain.rendered:
+    """Height over width (N,) of the original pictures; None where all enter the network as they are."""
+    if split.natives is None:
         return None
     return torch.tensor([height / width for height, width in map(split.native_size, indices)])
 
@@ -291,30 +292,35 @@ def evaluate(
 def measure(model: Model, split: Split, pair: Pair, config: RunConfig, *, device: torch.device | str) -> Meter:
     """The meter of `pair`'s task after all images of `split`, at the labels' native resolution.
 
-    Images enter at network size; what the network gives goes back to each image's own size before it is measured
-    (`matfl.tasks.meters.resize_prediction`). Images of one size go through the network together.
+    Images enter at network size; answers go to each image's own size before they are measured (`answers`). Images of
+    one size go through the network together.
     """
-    device = torch.device(device)
-    dtype = resolve_precision(config, device)
-    layout = _memory_format(device, dtype)
-    model.to(memory_format=layout)  # type: ignore[call-overload]
-    model.eval()
-    measured = meter(pair, edge_protocol=config.edge_protocol)
+    measured = pair.meter(edge_protocol=config.edge_protocol)
     height, width = split.images.shape[-2:]
     at_once = max(1, min(64, PIXELS // (height * width)))
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i in range(len(split)):
         groups[split.native_size(i)].append(i)
-    with _deterministic(device):
-        for size, members in groups.items():
-            for first in range(0, len(members), at_once):
-                indices = members[first : first + at_once]
-                images, target = split.tensors(pair.task.name, indices, device)
-                with _autocast(device, dtype):
-                    prediction = model(normalise(images).contiguous(memory_format=layout))
-                if split.natives is not None:
-                    prediction = resize_prediction(prediction, size, pair)
-                    native = [torch.from_numpy(split.native(pair.task.name, i)) for i in indices]
-                    target = torch.stack(native).to(device)
-                measured.update(prediction, target)
+    for size, members in groups.items():
+        for first in range(0, len(members), at_once):
+            indices = members[first : first + at_once]
+            images, target = split.tensors(pair.task.name, indices, device)
+            if split.natives is not None:
+                target = torch.stack([torch.from_numpy(split.native(pair.task.name, i)) for i in indices]).to(device)
+            measured.update(answers(model, images, pair, config, size=size), target)
     return measured
+
+
+@torch.no_grad()
+def answers(model: Model, images_u8: Tensor, pair: Pair, config: RunConfig, *, size: tuple[int, int]) -> Tensor:
+    """What `model` answers on images (B, 3, H, W) at network size, at another (height, width): see `Task.answer`.
+
+    The one way from pictures to answers, for measuring and for predictions; in the arithmetic of training.
+    """
+    device = next(model.parameters()).device
+    dtype = resolve_precision(config, device)
+    layout = _memory_format(device, dtype)
+    model.to(memory_format=layout).eval()  # type: ignore[call-overload]
+    with _deterministic(device), _autocast(device, dtype):
+        output = model(normalise(images_u8.to(device)).contiguous(memory_format=layout))
+    return pair.task.answer(output, size)

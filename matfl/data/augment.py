@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matfl.tasks.task import IGNORE, Pair
+from matfl.tasks.task import Pair
 
 __all__ = ["MEAN", "RULES", "STD", "Warp", "augment", "draw", "normalise", "warp"]
 
@@ -69,8 +69,8 @@ def augment(
 ) -> tuple[Tensor, Tensor]:
     """A randomly warped batch: images uint8 (B, 3, H, W) and the pair's target -> (normalised float32, target).
 
-    Targets follow `matfl.tasks.task`: class-like uint8 (B, H, W), depth (B, H, W) or normals (B, 3, H, W); the last two
-    come back as float32. `generator` lives on the CPU and is read before the device is touched, so nothing waits for
+    Targets are class-like uint8 (B, H, W), numbers (B, H, W) or directions (B, 3, H, W); the last two come back as
+    float32. `generator` lives on the CPU and is read before the device is touched, so nothing waits for
     the device. `aspect` is as in `warp`.
     """
     return warp(images, target, pair, draw(pair.domain.augmentation, len(images), generator=generator), aspect=aspect)
@@ -84,8 +84,8 @@ def warp(
     Images and normals are sampled bilinearly, other labels at the nearest pixel. Normals point right, down and towards
     or away from the viewer (x, y, z): they turn with the picture, x changes sign in mirrored ones, and they are
     renormalised; one keeps its label where its bilinear blend is longer than a half, that is where most of its
-    neighbourhood is labelled and agrees. Depth is divided by the scale. A human_parts image without a person becomes
-    ignore as a whole.
+    neighbourhood is labelled and agrees. Depth is divided by the scale. An image that no longer counts for its task
+    (`Task.counts`: human_parts without a person) becomes ignore as a whole.
 
     `aspect` is height over width of the original pictures, one number or one an image (B): rotation is then that of the
     originals although the batch was resized to one size. Default: the batch's own.
@@ -109,13 +109,22 @@ def warp(
     grid = _grid(numbers_BK[:, :2], numbers_BK[:, 2:4], height, width)
 
     pictures = F.grid_sample(normalise(images), grid, align_corners=False)
-    if pair.task.ignore == IGNORE:
+    task = pair.task
+    if task.geometry == "direction":
+        return pictures, _turn(F.grid_sample(target.float(), grid, align_corners=False), *numbers_BK[:, 4:7].unbind(1))
+    if target.dtype == torch.uint8:
         # Complemented labels make the sampler's fill of 0 the ignore value 255.
         labels = ~_nearest(~target, grid).to(torch.uint8)
-        return pictures, _ignore_without_person(labels) if pair.task.name == "human_parts" else labels
-    if pair.task.target_channels == 0:
-        return pictures, _nearest(target, grid) * numbers_BK[:, 7].view(-1, 1, 1)
-    return pictures, _turn(F.grid_sample(target.float(), grid, align_corners=False), *numbers_BK[:, 4:7].unbind(1))
+    else:
+        labels = _nearest(target, grid)
+        if task.geometry == "distance":
+            labels = labels * numbers_BK[:, 7].view(-1, 1, 1)
+        if task.ignore != 0:  # which the sampler fills in by itself
+            missing = _nearest(task.labelled(target), grid) == 0
+            labels = labels.masked_fill_(missing, task.unlabelled)
+    if task.selective:
+        labels.masked_fill_(~task.counts(labels).view(-1, 1, 1), task.unlabelled)
+    return pictures, labels
 
 
 def _grid(by_x_B2: Tensor, by_y_B2: Tensor, height: int, width: int) -> Tensor:
@@ -127,11 +136,6 @@ def _grid(by_x_B2: Tensor, by_y_B2: Tensor, height: int, width: int) -> Tensor:
 
 def _nearest(target_BHW: Tensor, grid: Tensor) -> Tensor:
     return F.grid_sample(target_BHW.float().unsqueeze(1), grid, mode="nearest", align_corners=False).squeeze(1)
-
-
-def _ignore_without_person(labels_BHW: Tensor) -> Tensor:
-    person_B11 = ((labels_BHW != 0) & (labels_BHW != IGNORE)).flatten(1).any(1).view(-1, 1, 1)
-    return labels_BHW.masked_fill_(~person_B11, IGNORE)
 
 
 def _turn(blend_B3HW: Tensor, mirror_B: Tensor, cos_B: Tensor, sin_B: Tensor) -> Tensor:

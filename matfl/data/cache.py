@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from matfl.core.processes import child_of_this
 from matfl.data import checksums
@@ -146,8 +145,7 @@ def array_specs(tasks: Sequence[str], count: int, size: tuple[int, int]) -> Spec
     specs: Specs = {"images": ((count, 3, *size), np.uint8)}
     for task in tasks:
         vector = (TASKS[task].target_channels,) if TASKS[task].target_channels else ()
-        dtype = np.uint8 if TASKS[task].target_dtype == torch.uint8 else np.float16
-        specs[task] = ((count, *vector, *size), dtype)
+        specs[task] = ((count, *vector, *size), str(TASKS[task].target_dtype).removeprefix("torch."))
     return specs
 
 

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from matfl.data.cache import DataError, in_parallel, processes_for
 from matfl.data.decode import Sample
 from matfl.data.layouts import FILES, FOLDERS, LABELS, Layout, open_layout
+from matfl.tasks.task import TASKS
 
 __all__ = ["Report", "check"]
 
@@ -77,12 +80,12 @@ def _check_layout(layout: Layout, counts: dict[str, int], progress: bool) -> lis
             continue
         for kind in ("image", *LABELS[layout.kind]):
             counts[f"{label}/{kind}"] = sum(kind in result.sound for result in found)
-        readable = counts.get(f"{label}/human_parts")
-        if readable and not any(result.person for result in found):
-            problems.append(
-                f"{layout.root / 'human_parts'}: no {split_name} image shows a person, so human_parts can "
-                "neither be trained nor measured; restore the folder from the archive"
-            )
+        for kind in LABELS[layout.kind]:
+            if counts[f"{label}/{kind}"] and not any(kind in result.counting for result in found):
+                problems.append(
+                    f"{layout.root / kind}: no {split_name} image {TASKS[kind].counting}, so {kind} can neither be "
+                    "trained nor measured; restore the folder from the archive"
+                )
     return problems
 
 
@@ -97,7 +100,8 @@ def _image_names(layout: Layout) -> set[str]:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Result:
     sound: frozenset[str]
-    person: bool
+    counting: frozenset[str]
+    """Tasks for which the image counts."""
     problems: tuple[str, ...]
 
 
@@ -108,7 +112,7 @@ def _check_chunk(layout: Layout, names: Sequence[str], partial: bool) -> list[_R
 def _check_image(layout: Layout, name: str, partial: bool) -> _Result:
     """Everything about one image; `partial` forgives labels that are not there."""
     sample = Sample(layout, name)
-    sound, problems, person = set(), [], False
+    sound, counting, problems = set(), set(), []
     for kind in ("image", *LABELS[layout.kind]):
         if partial and not all(_there(layout, file, name) for file in _needed(layout, kind)):
             continue
@@ -118,9 +122,9 @@ def _check_image(layout: Layout, name: str, partial: bool) -> _Result:
             problems.append(str(error))
             continue
         sound.add(kind)
-        if kind == "human_parts":
-            person = bool(values.any())
-    return _Result(sound=frozenset(sound), person=person, problems=tuple(problems))
+        if kind != "image" and TASKS[kind].counts(torch.from_numpy(values)[None]):
+            counting.add(kind)
+    return _Result(sound=frozenset(sound), counting=frozenset(counting), problems=tuple(problems))
 
 
 def _needed(layout: Layout, kind: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 
 from matfl.data.cache import (
@@ -83,12 +84,11 @@ def load_decoded(
         kept = [task for task in tasks if split_name == "val" and TASKS[task].target_dtype.itemsize == 1]
         specs = array_specs(tasks, len(ids), size)
         specs |= {f"native-{task}": ((int(sizes.prod(1).sum()),), np.uint8) for task in kept}
-        if "human_parts" in tasks:
-            specs["people"] = ((len(ids),), np.bool_)
+        specs |= {f"counts-{task}": ((len(ids),), np.bool_) for task in tasks if TASKS[task].selective}
         allocate(temporary, specs)
         starts = np.concatenate([[0], sizes.prod(1).cumsum()])
         chunks = [
-            (temporary, opener, ids[i : i + CHUNK], i, starts[i : i + CHUNK], tuple(specs), size)
+            (temporary, opener, ids[i : i + CHUNK], i, starts[i : i + CHUNK], tasks, tuple(specs), size)
             for i in range(0, len(ids), CHUNK)
         ]
         in_parallel(
@@ -110,7 +110,8 @@ def load_decoded(
         ids=tuple(ids),
         images=open_array(folder, "images"),
         labels={task: open_array(folder, task) for task in tasks},
-        people=open_array(folder, "people") if "human_parts" in tasks else None,
+        counted={task: open_array(folder, f"counts-{task}") for task in tasks if f"counts-{task}.npy" in files},
+        class_names=domain.class_names,
         natives=FileNatives(opener, tuple(ids), sizes, np.concatenate([[0], sizes.prod(1).cumsum()]), flat),
     )
 
@@ -146,6 +147,7 @@ def _decode_chunk(
     ids: Sequence[str],
     first: int,
     starts: np.ndarray,
+    tasks: Sequence[str],
     names: Sequence[str],
     size: tuple[int, int],
 ) -> Sequence[str]:
@@ -154,13 +156,13 @@ def _decode_chunk(
     for i, (name, start) in enumerate(zip(ids, starts), start=first):
         picture = opener(name)
         arrays["images"][i] = resize_image(picture.image(), size)
-        for task in (task for task in names if task not in ("images", "people") and not task.startswith("native-")):
+        for task in tasks:
             label = picture.label(task)
             arrays[task][i] = resize_normals(label, size) if label.ndim == 3 else resize_nearest(label, size)
             if f"native-{task}" in arrays:
                 arrays[f"native-{task}"][start : start + label.size] = label.reshape(-1)
-            if task == "human_parts":
-                arrays["people"][i] = label.any()
+            if TASKS[task].selective:
+                arrays[f"counts-{task}"][i] = bool(TASKS[task].counts(torch.from_numpy(label)[None]))
     return ids
 
 

@@ -32,7 +32,8 @@ def partition(config: RunConfig, splits: Mapping[str, Split]) -> tuple[Client, .
     Each domain's images (`splits`: domain name -> training split) are shuffled by (config.seed, domain) and dealt
     evenly to the clients of its tasks; shares differ by one image at most. The shuffle is over the sorted ids, so it
     does not depend on how a split is stored, and one domain's shares do not depend on the other domain. After that,
-    human_parts clients keep only images with a person, and every client at most `config.images_per_client`.
+    clients keep only images that count for their task (human_parts: with a person), and every client at most
+    `config.images_per_client`.
 
     Raises DataError, naming the client and the remedy, when a client is left without an image.
     """
@@ -53,10 +54,12 @@ def partition(config: RunConfig, splits: Mapping[str, Split]) -> tuple[Client, .
 
 
 def _client(config: RunConfig, index: int, pair: Pair, share: np.ndarray, split: Split) -> Client:
-    images = share[split.with_person(share)] if pair.task.name == "human_parts" else share
+    images = share[split.counting(pair.task.name, share)]
     if not len(images):
         number = config.clients_per_task
-        empty = f"none of its {len(share)} images shows a person" if len(share) else "its share of the images is empty"
+        empty = "its share of the images is empty"
+        if len(share):
+            empty = f"none of its {len(share)} images {pair.task.counting or 'counts'}"
         raise DataError(
             f"client {index} ({pair.name}) has no image to train on: {empty}, out of {len(split)} in the "
             f"training split shared with clients_per_task={number}; raise images_train or lower "

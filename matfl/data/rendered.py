@@ -81,6 +81,7 @@ class RenderedReader:
             ids=tuple(f"{domain.name}-{split_name}-{i:06d}" for i in range(count)),
             images=open_array(folder, "images"),
             labels={task: open_array(folder, task) for task in domain.channels},
+            class_names={"semseg": scenes.CLASS_NAMES[domain.name], "human_parts": scenes.PART_NAMES},
         )
 
 

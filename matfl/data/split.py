@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from matfl.config.run_config import RunConfig
-from matfl.tasks.task import IGNORE, Domain
+from matfl.tasks.task import TASKS, Domain
 
 __all__ = ["Natives", "Split", "network_size"]
 
@@ -37,8 +37,11 @@ class Split:
     """uint8 (N, 3, H, W), memory-mapped, at network size."""
     labels: Mapping[str, np.ndarray]
     """Task name -> (N, H, W) or (N, 3, H, W), memory-mapped, at network size."""
-    people: np.ndarray | None = None
-    """bool (N,): whether the native human_parts label shows a person. Default: found out from `labels`."""
+    counted: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Task name -> bool (N,): which images count by their native labels, of selective tasks (`Task.counts`). Default:
+    found out from `labels`."""
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Task name -> names of its classes, where they are known."""
     natives: Natives | None = None
     """Labels at native sizes; None where those are the network size."""
 
@@ -69,14 +72,16 @@ class Split:
             torch.from_numpy(np.asarray(self.labels[task_name][chosen])).to(device),
         )
 
-    def with_person(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Which of the given images show a person: bool, one each."""
-        self._check("human_parts")
-        chosen = np.asarray(indices, dtype=np.int64)
-        if self.people is not None:
-            return np.asarray(self.people[chosen])
-        parts = self.labels["human_parts"]
-        return np.array([bool(((parts[i] != 0) & (parts[i] != IGNORE)).any()) for i in chosen], dtype=bool)
+    def counting(self, task_name: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Which of the given images count for a task (`Task.counts`): bool, one each."""
+        self._check(task_name)
+        chosen, task = np.asarray(indices, dtype=np.int64), TASKS.find(task_name)
+        if not task.selective:
+            return np.ones(len(chosen), bool)
+        if task_name in self.counted:
+            return np.asarray(self.counted[task_name][chosen])
+        labels = self.labels[task_name]
+        return np.array([bool(task.counts(torch.from_numpy(np.array(labels[i : i + 1])))) for i in chosen], bool)
 
     def _check(self, task_name: str) -> None:
         if task_name not in self.labels:

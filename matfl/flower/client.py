@@ -21,6 +21,7 @@ import matfl
 from matfl.client import training as local
 from matfl.config.run_config import RunConfig, override
 from matfl.data import Client, Split, load_split, partition
+from matfl.data.start_bias import label_sums
 from matfl.flower import memory
 from matfl.flower.arrays import Wire, from_arrays, to_arrays
 from matfl.flower.settings import NodeSettings, run_config
@@ -114,7 +115,7 @@ def share(config: RunConfig, node: NodeSettings) -> Client:
 @app.query()
 @_answers
 def query(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records:
-    """Who this node is, once its data are there; a depth client adds the sum and number of its depths in metres."""
+    """Who this node is, once its data are there, and the sums over its labels from which its task's heads start."""
     client = share(config, node)
     _split(config, node, "val")
     who = {
@@ -127,9 +128,8 @@ def query(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records
         "data": json.dumps(federation.data_version(config)),
     }
     records: Records = {"who": ConfigRecord(cast(Any, who))}
-    if client.pair.task.name == "depth":
-        total, count = federation.depth_total(client, _split(config, node, "train"))
-        records["depth"] = MetricRecord({"sum": total, "count": count})
+    if sums := label_sums(client, _split(config, node, "train")):
+        records["labels"] = MetricRecord({"sums": list(sums)})
     return records
 
 

@@ -63,4 +63,4 @@ def _state(server: Server, nodes: Nodes, path: Path, stored: int) -> tuple[Serve
         tensors, records = store.load_checkpoint(path, config)
         return server.unpack(tensors, stored), records
     start = start_backbone(config, cache_dir=settings.cache_dir or None, device=server.device)
-    return server.start(start, depth_means=nodes.depth_means()), store.Records(static=server.static())
+    return server.start(start, biases=nodes.start_biases()), store.Records(static=server.static())

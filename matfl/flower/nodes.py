@@ -11,6 +11,7 @@ from typing import Any, cast
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
+from matfl.data.start_bias import combine
 from matfl.flower.settings import Settings, client_pairs
 from matfl.runs.engine import data_version
 
@@ -39,8 +40,8 @@ class Nodes:
     settings: Settings
     clients: dict[int, int] = field(default_factory=dict)
     """Client number -> id of its node, of those that are connected."""
-    depth: dict[int, tuple[float, int]] = field(default_factory=dict)
-    """Client number -> sum and number of its depth labels."""
+    sums: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    """Client number -> sums over its labels (`matfl.data.start_bias.label_sums`)."""
     own_data: set[int] = field(default_factory=set)
     """Clients that train on all images of their own folder."""
     refused: dict[int, str] = field(default_factory=dict)
@@ -99,8 +100,8 @@ class Nodes:
                 "its own, unless it was started anew"
             )
             _log.warning("matfl: node %d is no client: %s", before, self.refused[before])
-        if isinstance(depth := content.get("depth"), MetricRecord):
-            self.depth[client] = float(cast(float, depth["sum"])), int(cast(int, depth["count"]))
+        if isinstance(labels := content.get("labels"), MetricRecord):
+            self.sums[client] = tuple(float(total) for total in cast(list[float], labels["sums"]))
         (self.own_data.add if who.get("own-data") else self.own_data.discard)(client)
         self.refused.pop(node, None)
         self.clients[client] = node
@@ -139,11 +140,7 @@ class Nodes:
             "raise discovery-timeout, or lower min-clients-start (later: min-clients)"
         )
 
-    def depth_means(self) -> dict[str, float]:
-        """`matfl.runs.engine.depth_means` over the clients that are there: sums of float16 labels are exact."""
-        totals: dict[str, tuple[float, int]] = {}
-        for client, (part, size) in sorted(self.depth.items()):
-            name = client_pairs(self.settings.config)[client].name
-            total, count = totals.get(name, (0.0, 0))
-            totals[name] = (total + part, count + size)
-        return {name: total / count for name, (total, count) in totals.items() if count}
+    def start_biases(self) -> dict[str, tuple[float, ...]]:
+        """`matfl.data.start_bias.start_biases` over the clients that are there."""
+        chosen = client_pairs(self.settings.config)
+        return combine((chosen[client], sums) for client, sums in sorted(self.sums.items()))

@@ -7,7 +7,7 @@ backbone and the heads start is decided here as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -247,7 +247,9 @@ def _fitting(state: Mapping[str, Tensor], config: RunConfig, source: str) -> Sta
     return {name: found[name].to(tensor.dtype) for name, tensor in expected.items()}
 
 
-def start_head(config: RunConfig, pair: Pair, client: int | None = None, *, depth_mean: float | None = None) -> State:
+def start_head(
+    config: RunConfig, pair: Pair, client: int | None = None, *, bias: Sequence[float] | None = None
+) -> State:
     """The head's state at round 0 (on the CPU) by the policy `config.head_start`.
 
     'shared': every tensor is drawn from the seed and its own name, the last layer also from its task type, so heads are
@@ -255,9 +257,8 @@ def start_head(config: RunConfig, pair: Pair, client: int | None = None, *, dept
     layer's shape. 'per_task': from the (domain, task) pair. 'independent': from the client, by its index; `client=None`
     then stands for the task model, drawn from the pair.
 
-    A depth head starts at `depth_mean` metres everywhere on average (the last layer's bias): from 0 it learns slowly.
-    Give the mean over the training labels of all the pair's clients, so that same-task heads start equal; with
-    'independent' heads each client's own. None leaves the bias as drawn. Other tasks ignore it.
+    `bias`, one number a channel, is where the last layer's bias starts: `Task.start_bias` of the training labels of all
+    the pair's clients, so that same-task heads start equal; a depth head learns slowly from 0. None leaves it as drawn.
     """
     body, last = {
         "shared": ((), (pair.task.name,)),
@@ -275,8 +276,9 @@ def start_head(config: RunConfig, pair: Pair, client: int | None = None, *, dept
                 nn.init.uniform_(module.bias, -bound, bound, generator=generator)
         elif isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
-    if depth_mean is not None and pair.task.name == "depth":
-        nn.init.constant_(head.last.bias, depth_mean)  # type: ignore[arg-type]
+    if bias is not None:
+        with torch.no_grad():
+            head.last.bias.copy_(torch.tensor(bias))  # type: ignore[union-attr]
     return head.state_dict()
 
 

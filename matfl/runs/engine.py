@@ -25,7 +25,8 @@ import torch
 import matfl
 from matfl.client import training as local
 from matfl.config.run_config import RunConfig
-from matfl.data import READERS, Client, Split, load_split
+from matfl.data import READERS, load_split
+from matfl.data.start_bias import start_biases
 from matfl.models.network import start_backbone
 from matfl.models.pretrain import scenes_file
 from matfl.runs import store
@@ -39,8 +40,6 @@ __all__ = [
     "add_diagnostics",
     "begin",
     "data_version",
-    "depth_means",
-    "depth_total",
     "load_splits",
     "pick_device",
     "prepare",
@@ -161,27 +160,6 @@ def prepare(
             start_backbone(config, cache_dir=cache_dir, device=where)
 
 
-def depth_means(clients: Sequence[Client], splits: Splits) -> dict[str, float]:
-    """Mean depth in metres over all training labels of a depth pair's clients, by pair name: where its head starts."""
-    totals: dict[str, tuple[float, int]] = {}
-    for client in clients:
-        if client.pair.task.name == "depth":
-            part, size = depth_total(client, splits[client.pair.domain.name]["train"])
-            total, count = totals.get(client.pair.name, (0.0, 0))
-            totals[client.pair.name] = (total + part, count + size)
-    return {name: total / count for name, (total, count) in totals.items() if count}
-
-
-def depth_total(client: Client, split: Split) -> tuple[float, int]:
-    """Sum and number of a depth client's training labels in metres. The sum of float16 numbers is exact in float64."""
-    total, count = 0.0, 0
-    for i in client.images:
-        label = split.labels["depth"][i]
-        known = label[label != 0].astype(np.float64)
-        total, count = total + float(known.sum()), count + known.size
-    return total, count
-
-
 def run(
     config: RunConfig,
     path: Folder,
@@ -225,7 +203,7 @@ def run(
             simulation.unpack(tensors)
         else:
             start = start_backbone(config, cache_dir=cache_dir, device=where)
-            state = server.start(start, depth_means=depth_means(simulation.clients, simulation.splits))
+            state = server.start(start, biases=start_biases(simulation.clients, simulation.splits))
             records = store.Records(static=server.static())
         while state.rounds_done < config.rounds:
             state = _round(server, simulation, state, records)

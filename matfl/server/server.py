@@ -65,17 +65,16 @@ class Server:
             "layers": np.array(self.layout.voting),
         }
 
-    def start(self, backbone: State, *, depth_means: Mapping[str, float] | None = None) -> ServerState:
+    def start(self, backbone: State, *, biases: Mapping[str, Sequence[float]] | None = None) -> ServerState:
         """Before round 1: every model with the same backbone, heads by `config.head_start`, the method's first state.
 
-        `depth_means`: mean depth in metres of the training labels, by pair name (see `start_head`).
+        `biases`: where the heads' last biases start, by pair name (see `start_head`).
         """
-        means = depth_means or {}
         heads: dict[Hashable, State] = {}
         for index, pair in enumerate(self.client_pairs):
             owner, number = (index, index) if self.own_heads else (pair.name, None)
             if owner not in heads:
-                head = start_head(self.config, pair, number, depth_mean=means.get(pair.name))
+                head = start_head(self.config, pair, number, bias=(biases or {}).get(pair.name))
                 heads[owner] = {name: tensor.to(self.device) for name, tensor in head.items()}
         on_device = {name: tensor.to(self.device) for name, tensor in backbone.items()}
         state = ServerState(rounds_done=0, models=Models.start(self.layout, on_device, self._owners(), heads))

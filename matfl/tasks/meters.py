@@ -1,9 +1,9 @@
-"""Streaming meters for the six tasks: counts on the predictions' device, one division at the end.
+"""Streaming meters: counts on the answers' device, one division at the end.
 
-`update` takes the network's raw output (logits, unnormalised normals) at the target's resolution and never waits for
-the device; `compute` divides. The same images give the same result in whatever batches they come, up to how float32
-rounds single pixels. A quantity of which nothing was labelled is NaN. NaN predictions are an error at `compute`, never
-a number. Edges are measured by `matfl.tasks.edges`.
+`update` takes answers (`Task.answer`: class indices, probabilities, unit vectors, numbers) at the target's resolution
+and never waits for the device; `compute` divides. The same images give the same result in whatever batches they come,
+up to how float32 rounds single pixels. A quantity of which nothing was labelled is NaN. NaN answers are an error at
+`compute`, never a number. Edges are measured by `matfl.tasks.edges`.
 """
 
 from __future__ import annotations
@@ -13,57 +13,53 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from matfl.tasks.task import IGNORE, Pair, pair, unit
+from matfl.tasks.task import IGNORE, pair, unit
 
 __all__ = [
-    "METERS",
     "ClassMeter",
     "DepthMeter",
     "Meter",
     "NormalsMeter",
+    "QuantityMeter",
     "SaliencyMeter",
     "delta_m",
-    "meter",
-    "resize_prediction",
 ]
 
 
 class Meter(Protocol):
     """What every meter can do."""
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Count a batch: raw output (B, C, H, W) and the target as `matfl.tasks.task` describes it."""
+    def update(self, answer: Tensor, target: Tensor) -> None:
+        """Count a batch: answers of a task and the targets, of one shape: (B, H, W), or (B, K, H, W) for vectors."""
 
     def compute(self) -> dict[str, float]:
         """The metrics over everything counted so far; a ValueError if a prediction was NaN."""
 
 
 class _Streaming:
-    """Adds up what `_count` returns, on the device of the first prediction."""
+    """Adds up what `_count` returns, on the device of the first answer."""
 
-    def __init__(self, channels: int, target_channels: int = 0) -> None:
-        self.channels = channels
-        self.target_channels = target_channels
+    dimensions = 3
+    """Of answers and targets: (B, H, W), or (B, 3, H, W) for vectors."""
+
+    def __init__(self) -> None:
         self._state: tuple[Tensor, ...] | None = None
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
-        """Count a batch: raw output (B, C, H, W) and its target. Shapes that do not fit are a ValueError."""
-        vector = (self.target_channels,) if self.target_channels else ()
-        batch, *_, height, width = prediction.shape if prediction.ndim == 4 else (-1, -1, -1)
-        if prediction.shape != (batch, self.channels, height, width) or target.shape != (batch, *vector, height, width):
+    def update(self, answer: Tensor, target: Tensor) -> None:
+        """Count a batch of answers and their targets. Shapes that do not fit are a ValueError."""
+        if answer.shape != target.shape or answer.ndim != self.dimensions:
+            expected = "(B, H, W)" if self.dimensions == 3 else "(B, 3, H, W)"
             raise ValueError(
-                f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)}: expected (B, {self.channels}, "
-                f"H, W) and (B, {''.join(f'{c}, ' for c in vector)}H, W); bring predictions to the target's size with "
-                "resize_prediction"
+                f"answer {tuple(answer.shape)} and target {tuple(target.shape)}: expected {expected} of both; "
+                "Task.answer(output, size) makes answers of a network's output at the target's size"
             )
         with torch.no_grad():
-            counts = self._count(prediction.float(), target)
+            counts = self._count(answer, target)
             self._state = counts if self._state is None else tuple(a + b for a, b in zip(self._state, counts))
 
-    def _count(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _count(self, answer: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError
 
     def _totals(self) -> list[Tensor]:
@@ -93,26 +89,25 @@ def _histogram(index: Tensor, bins: int) -> Tensor:
 
 
 class ClassMeter(_Streaming):
-    """mIoU of class maps: target uint8 (B, H, W), 255 = ignore.
+    """mIoU of class maps: answers and targets uint8 (B, H, W), 255 = ignore in targets, no number in answers.
 
     tp, fp, fn are pooled over the whole set; IoU = tp / (tp + fp + fn); the mean is over *all* classes, and one that
-    occurs neither in targets nor in predictions counts 0. With `people_only`, images without any class above 0 are
-    skipped (human parts).
+    occurs neither in targets nor in answers counts 0. `counts` (see `Task.counts`) says which images are measured.
     """
 
-    def __init__(self, classes: int, *, people_only: bool = False) -> None:
-        super().__init__(classes)
-        self.people_only = people_only
+    def __init__(self, classes: int, *, counts: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.channels = classes
+        self.counts = counts
 
-    def _count(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        score_BHW, predicted_BHW = prediction.max(1)
+    def _count(self, answer: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         labelled_BHW = target != IGNORE
-        if self.people_only:
-            labelled_BHW &= (labelled_BHW & (target != 0)).flatten(1).any(1).view(-1, 1, 1)
+        if self.counts is not None:
+            labelled_BHW &= self.counts(target).view(-1, 1, 1)
         legal_BHW = target < self.channels
-        index = target.to(torch.int64) * self.channels + predicted_BHW
+        index = target.to(torch.int64) * self.channels + answer.clamp(max=self.channels - 1)
         index = torch.where(labelled_BHW & legal_BHW, index, self.channels**2 + (labelled_BHW & ~legal_BHW).long())
-        return _histogram(index, self.channels**2 + 2), score_BHW.isnan().sum()
+        return _histogram(index, self.channels**2 + 2), (answer == IGNORE).sum()
 
     def confusion(self) -> Tensor:
         """Pixels by (true class, predicted class), int64 (C, C) on the CPU."""
@@ -133,20 +128,17 @@ class ClassMeter(_Streaming):
 
 
 class SaliencyMeter(_Streaming):
-    """Best mean IoU and maximal F1 over the 15 thresholds 0.20, 0.25, ..., 0.90 on the sigmoid (strictly above).
+    """Best mean IoU and maximal F1 of probabilities over the 15 thresholds 0.20, 0.25, ..., 0.90 (strictly above).
 
     IoU, precision and recall are of single images (target uint8 (B, H, W), 255 = ignore) and averaged over images.
     IoU is 1 where truth and prediction are both empty; precision without a prediction and recall without truth are 0.
     Images without a labelled pixel do not count.
     """
 
-    def __init__(self) -> None:
-        super().__init__(1)
-
-    def _count(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _count(self, answer: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         # A pixel in bucket b lies above the first b thresholds, so one histogram per image holds all 15 binary maps.
-        thresholds = torch.arange(4, 19, device=prediction.device) / 20
-        bucket_BHW = torch.bucketize(prediction[:, 0].sigmoid(), thresholds)
+        thresholds = torch.arange(4, 19, device=answer.device) / 20
+        bucket_BHW = torch.bucketize(answer.float(), thresholds)
         buckets = len(thresholds) + 1
         image_B11 = torch.arange(len(target), device=target.device).view(-1, 1, 1)
         index = (image_B11 * 3 + torch.where(target == IGNORE, 2, (target == 1).long())) * buckets + bucket_BHW
@@ -160,7 +152,7 @@ class SaliencyMeter(_Streaming):
         precision_BK, recall_BK = hits_BK / found_BK.clamp(min=1), hits_BK / truth_B1.clamp(min=1)
         counted_B = above_B3K[:, :2, 0].sum(1) > 0
         sums_3K = (torch.stack([iou_BK, precision_BK, recall_BK], 1) * counted_B.view(-1, 1, 1)).sum(0)
-        return sums_3K, counted_B.sum(), prediction.isnan().sum(), ((target > 1) & (target != IGNORE)).sum()
+        return sums_3K, counted_B.sum(), answer.isnan().sum(), ((target > 1) & (target != IGNORE)).sum()
 
     def compute(self) -> dict[str, float]:
         """mIoU and maxF in [0, 1]."""
@@ -173,19 +165,17 @@ class SaliencyMeter(_Streaming):
 
 
 class NormalsMeter(_Streaming):
-    """Angle in degrees between predicted and true normals (B, 3, H, W), pooled over pixels; zero vector = ignore.
+    """Angle in degrees between unit vectors (B, 3, H, W), pooled over pixels; zero vector = ignore.
 
     The median comes from a histogram of 0.01 degrees; everything else is exact.
     """
 
     STEPS_PER_DEGREE = 100
+    dimensions = 4
 
-    def __init__(self) -> None:
-        super().__init__(3, 3)
-
-    def _count(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _count(self, answer: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         valid_BHW = (target != 0).any(1)
-        a, b = unit(prediction), unit(target)
+        a, b = answer.float(), unit(target)
         # Twice the half angle: unlike acos, exact to the last digits near 0 and 180 degrees.
         half = torch.atan2((a - b).square().sum(1).sqrt(), (a + b).square().sum(1).sqrt())
         angle_BHW = torch.where(valid_BHW, half * (360 / math.pi), 0)
@@ -194,7 +184,7 @@ class NormalsMeter(_Streaming):
         histogram = _histogram(torch.where(valid_BHW, index, bins), bins + 1)[:-1]
         sums = [angle_BHW.sum(dtype=torch.float64), angle_BHW.square().sum(dtype=torch.float64)]
         sums += [((angle_BHW < limit) & valid_BHW).sum().double() for limit in (11.25, 22.5, 30)]
-        return torch.stack(sums), histogram, prediction.isnan().any(1).sum(), target.isnan().any(1).sum()
+        return torch.stack(sums), histogram, answer.isnan().any(1).sum(), target.isnan().any(1).sum()
 
     def compute(self) -> dict[str, float]:
         """mean, median, rmse in degrees; 11.25, 22.5, 30: the shares (0 to 1) of pixels under these angles."""
@@ -216,18 +206,15 @@ class NormalsMeter(_Streaming):
 
 
 class DepthMeter(_Streaming):
-    """Errors of depth maps in metres (B, H, W), 0 = ignore; predictions of 0 or less become 1e-9."""
+    """Errors of depth maps in metres (B, H, W), 0 = ignore; answers of 0 or less become 1e-9."""
 
-    def __init__(self) -> None:
-        super().__init__(1)
-
-    def _count(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+    def _count(self, answer: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         valid_BHW = target != 0
         truth_BHW = torch.where(valid_BHW, target.float(), 1)
-        predicted_BHW = torch.where(valid_BHW, prediction[:, 0].clamp(min=1e-9), 1)
+        predicted_BHW = torch.where(valid_BHW, answer.float().clamp(min=1e-9), 1)
         square = (predicted_BHW - truth_BHW).square().sum(dtype=torch.float64)
         log_square = (predicted_BHW.log() - truth_BHW.log()).square().sum(dtype=torch.float64)
-        return torch.stack([square, log_square]), valid_BHW.sum(), prediction.isnan().sum(), (~(truth_BHW > 0)).sum()
+        return torch.stack([square, log_square]), valid_BHW.sum(), answer.isnan().sum(), (~(truth_BHW > 0)).sum()
 
     def compute(self) -> dict[str, float]:
         """rmse in metres; log_rmse of the natural logarithms."""
@@ -237,44 +224,25 @@ class DepthMeter(_Streaming):
         return {"rmse": rmse, "log_rmse": log_rmse}
 
 
-def _edges(pair: Pair, protocol: str) -> Meter:
-    from matfl.tasks.edges import EdgeMeter
+class QuantityMeter(_Streaming):
+    """Errors of maps of numbers (B, H, W), pooled over the pixels that `labelled` (see `Task.labelled`) tells."""
 
-    return EdgeMeter(protocol, pair.domain.max_distance(protocol))
+    def __init__(self, labelled: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.labelled = labelled
 
+    def _count(self, answer: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        valid_BHW = self.labelled(target)
+        error_BHW = torch.where(valid_BHW, answer.float() - target.float(), 0)
+        sums = torch.stack([error_BHW.square().sum(dtype=torch.float64), error_BHW.abs().sum(dtype=torch.float64)])
+        return sums, valid_BHW.sum(), answer.isnan().sum(), (valid_BHW & ~target.isfinite()).sum()
 
-METERS: dict[str, Callable[[Pair, str], Meter]] = {
-    "classes": lambda pair, _: ClassMeter(pair.channels),
-    "parts": lambda pair, _: ClassMeter(pair.channels, people_only=True),
-    "saliency": lambda pair, _: SaliencyMeter(),
-    "normals": lambda pair, _: NormalsMeter(),
-    "depth": lambda pair, _: DepthMeter(),
-    "edges": _edges,
-}
-"""`Task.meter` -> (pair, edge protocol) -> a new meter."""
-
-
-def meter(pair: Pair, *, edge_protocol: str = "fedhca2") -> Meter:
-    """A new, empty meter for a pair's predictions; only edges use `edge_protocol`."""
-    return METERS[pair.task.meter](pair, edge_protocol)
-
-
-def resize_prediction(prediction: Tensor, size: tuple[int, int], pair: Pair) -> Tensor:
-    """Raw output (B, C, H, W) at another (height, width), so that meters can take it at the native size.
-
-    Class maps go to the nearest pixel. Others are interpolated linearly as what they mean: probabilities (given back as
-    logits), unit normals, metres. Float32, no rounding.
-    """
-    prediction = prediction.float()
-    if prediction.shape[-2:] == torch.Size(size):
-        return prediction
-    if pair.task.interpolation == "nearest":
-        return F.interpolate(prediction, size, mode="nearest-exact")
-    if pair.task.target_channels == 3:
-        prediction = unit(prediction)
-    if pair.task.ignore != IGNORE:
-        return F.interpolate(prediction, size, mode="bilinear", align_corners=False)
-    return F.interpolate(prediction.sigmoid(), size, mode="bilinear", align_corners=False).logit()
+    def compute(self) -> dict[str, float]:
+        """rmse and mae (mean absolute error), in the labels' unit."""
+        sums, n, nan, labels = self._totals()
+        _refuse(nan, labels, "finite numbers nor the ignore value")
+        square, absolute = (sums / n).tolist() if n else (math.nan, math.nan)
+        return {"rmse": math.sqrt(square), "mae": absolute}
 
 
 def delta_m(values: Mapping[str, float], baseline: Mapping[str, float]) -> float:

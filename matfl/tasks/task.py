@@ -1,50 +1,31 @@
-"""The six dense tasks, the domains that label them, and the nine (domain, task) pairs of the paper (section 4.1).
+"""What a task, a domain and a (domain, task) pair are, and the registries of them.
 
-Adding a task is one entry in `TASKS`; adding a data set is one entry in `DOMAINS`.
+A task is a value with behaviour (`Task`), a data set is a `Domain`; `TASKS.register` and `DOMAINS.register` add one.
+Nothing outside this package asks what a task is called.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from matfl.core.registry import Registry
+
+if TYPE_CHECKING:
+    from matfl.tasks.meters import Meter
 
 __all__ = ["DOMAINS", "IGNORE", "TASKS", "TASK_SETS", "Domain", "Pair", "Task", "pair", "pairs", "unit"]
 
 IGNORE = 255
 """The label value that takes no part in a loss or metric (class indices, saliency and edges alike)."""
-
-
-def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy over labelled pixels; 0 where a batch has none. prediction (B, C, H, W), target (B, H, W)."""
-    total = F.cross_entropy(prediction.float(), target.long(), ignore_index=IGNORE, reduction="sum")
-    return total / (target != IGNORE).sum().clamp(min=1)
-
-
-def _weighted_bce(logits: Tensor, target: Tensor, positive_weight: Tensor | float) -> Tensor:
-    valid = (target != IGNORE).float()
-    truth = (target == 1).float()
-    weight = valid * (truth * positive_weight + (1 - truth) * (1 - positive_weight))
-    loss = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
-    return (weight * loss).sum() / valid.sum().clamp(min=1)
-
-
-def balanced_bce(prediction: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits (B, 1, H, W); positives weigh the batch's share of negatives, and the reverse."""
-    valid = target != IGNORE
-    share = ((target == 0) & valid).sum() / valid.sum().clamp(min=1)
-    return _weighted_bce(prediction[:, 0], target, share)
-
-
-def edge_bce(prediction: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of logits (B, 1, H, W) with weight 0.95 for edges and 0.05 for the rest."""
-    return _weighted_bce(prediction[:, 0], target, 0.95)
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -54,129 +35,105 @@ def unit(vectors: Tensor) -> Tensor:
     return vectors * vectors.square().sum(1, keepdim=True).clamp(min=1e-12).rsqrt()
 
 
-def normals_l1(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean L1 distance of the normalised prediction (B, 3, H, W) to unit normals, where the target is not zero."""
-    valid = (target != 0).any(1, keepdim=True).float()
-    difference = (unit(prediction) - target.float()).abs()
-    return (valid * difference).sum() / (3 * valid.sum()).clamp(min=1)
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """One dense prediction task, with all that is particular to it: labels, training, answers, measure, picture.
 
+    The kinds in `matfl.tasks.kinds` are ready to use; a kind of one's own overrides what differs.
 
-def depth_l1(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error in metres over pixels with a depth (target (B, H, W), 0 = none)."""
-    valid = (target != 0).float()
-    return (valid * (prediction[:, 0].float() - target.float()).abs()).sum() / valid.sum().clamp(min=1)
+    >>> TASKS.register(Quantity(name="height", title="Height", unit="m"))
+    """
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """One dense prediction task: what its labels are, how it is trained and how it is measured."""
+    target_dtype: ClassVar[torch.dtype]
+    """Of the decoded arrays: uint8, float16 or float32."""
+    target_channels: ClassVar[int] = 0
+    """3 for vectors (targets (B, 3, H, W): right, down, towards the viewer); 0 for maps (targets (B, H, W))."""
+    geometry: ClassVar[Literal["nearest", "distance", "direction"]] = "nearest"
+    """How labels follow a picture that is turned and zoomed: they stay what they are; are divided by the zoom (of
+    things that come nearer); or turn with it."""
 
     name: str
     title: str
     """As written in tables and figures."""
-    loss: Callable[[Tensor, Tensor], Tensor]
-    """(prediction (B, C, H, W), target) -> scalar."""
-    loss_weight: float
+    color: str = "#777777"
+    """Of the task in every figure."""
+    loss_weight: float = 1
     """The field's customary weight, which keeps Adam's weight decay from dominating the update."""
-    meter: str
-    """A name in `matfl.tasks.meters.METERS`."""
-    target_dtype: torch.dtype
-    """Of the decoded arrays."""
-    target_channels: int
-    """3 for vectors (targets (B, 3, H, W): right, down, towards the viewer); 0 for maps (targets (B, H, W))."""
-    ignore: float
-    """Target value without a label: 255 for class-like targets, 0 (or the zero vector) for measured ones."""
-    interpolation: str
-    """How predictions reach the native size: 'nearest' (class indices) or 'bilinear'."""
     main_metric: str
-    """The metric that stands for the task in tables and delta_m."""
+    """The metric that stands for the task in tables and delta_m; one of those that its meter computes."""
     higher_is_better: bool
+    ignore: float | None = IGNORE
+    """Target value without a label: 255 for class-like targets; for measured ones 0, another number, or None: NaN."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9]\w*", self.name):
+            raise ValueError(f"task {self.name!r}: use letters, digits and _; it names files and parameters")
+        if not self.loss_weight > 0:
+            raise ValueError(f"task {self.name!r}: loss_weight={self.loss_weight}: must be positive")
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """What training minimises: raw output (B, C, H, W) and target -> scalar, 0 where nothing is labelled."""
+
+    @abstractmethod
+    def answer(self, output: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Raw output (B, C, h, w) as what it stands for, at `size` (H, W) or its own: (B, H, W), or (B, K, H, W).
+
+        The one path from a network to what is measured, predicted and drawn. A pixel that the network gave NaN for
+        stays recognisable to the meter.
+        """
+
+    @abstractmethod
+    def meter(self, pair: Pair, *, edge_protocol: str = "fedhca2") -> Meter:
+        """A new, empty meter of answers; only edges use `edge_protocol`."""
+
+    @abstractmethod
+    def draw(self, values: np.ndarray, channels: int) -> np.ndarray:
+        """An answer or a label (H, W) or (K, H, W) as a picture uint8 (H, W, 3); unlabelled pixels are mid-grey."""
+
+    @abstractmethod
+    def constant(self, labels: np.ndarray, channels: int) -> Tensor:
+        """Raw output (1, C, H, W) of an answer that never looks at the picture, from training labels (N, ...)."""
+
+    @abstractmethod
+    def problem(self, label: np.ndarray, channels: int) -> str | None:
+        """What is wrong with one image's label: a value that cannot be, in words; None for a sound one."""
+
+    @property
+    def unlabelled(self) -> float:
+        """`ignore` as the number that fills targets."""
+        return math.nan if self.ignore is None else self.ignore
+
+    def labelled(self, target: Tensor) -> Tensor:
+        """Which pixels (B, H, W) of a target have a label: bool."""
+        known = ~target.isnan() if self.ignore is None else target != self.ignore
+        return known.any(1) if self.target_channels else known
+
+    @property
+    def selective(self) -> bool:
+        """Whether some images do not count for the task: neither trained on nor measured (see `counts`)."""
+        return False
+
+    @property
+    def counting(self) -> str:
+        """What an image that counts does, for messages: 'shows a person'; '' where all count."""
+        return ""
+
+    def counts(self, target: Tensor) -> Tensor:
+        """Which images (B,) of a target count: bool. All of them, unless the task is `selective`."""
+        return torch.ones(len(target), dtype=torch.bool, device=target.device)
+
+    def sums(self, label: np.ndarray) -> tuple[float, ...]:
+        """Of one image's label, sums from which `start_bias` follows; they add up over images and clients."""
+        return ()
+
+    def start_bias(self, sums: Sequence[float], channels: int) -> tuple[float, ...] | None:
+        """Where the head's last bias starts, a number a channel, by all training labels' `sums`; None: as drawn."""
+        return None
 
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task(
-            name="semseg",
-            title="Seg.",
-            loss=cross_entropy,
-            loss_weight=1,
-            meter="classes",
-            target_dtype=torch.uint8,
-            target_channels=0,
-            ignore=IGNORE,
-            interpolation="nearest",
-            main_metric="mIoU",
-            higher_is_better=True,
-        ),
-        Task(
-            name="human_parts",
-            title="H.Parts",
-            loss=cross_entropy,
-            loss_weight=2,
-            meter="parts",
-            target_dtype=torch.uint8,
-            target_channels=0,
-            ignore=IGNORE,
-            interpolation="nearest",
-            main_metric="mIoU",
-            higher_is_better=True,
-        ),
-        Task(
-            name="sal",
-            title="Sal.",
-            loss=balanced_bce,
-            loss_weight=5,
-            meter="saliency",
-            target_dtype=torch.uint8,
-            target_channels=0,
-            ignore=IGNORE,
-            interpolation="bilinear",
-            main_metric="mIoU",
-            higher_is_better=True,
-        ),
-        Task(
-            name="normals",
-            title="Norm.",
-            loss=normals_l1,
-            loss_weight=10,
-            meter="normals",
-            target_dtype=torch.float16,
-            target_channels=3,
-            ignore=0,
-            interpolation="bilinear",
-            main_metric="mean",
-            higher_is_better=False,
-        ),
-        Task(
-            name="edge",
-            title="Edge",
-            loss=edge_bce,
-            loss_weight=50,
-            meter="edges",
-            target_dtype=torch.uint8,
-            target_channels=0,
-            ignore=IGNORE,
-            interpolation="bilinear",
-            main_metric="odsF",
-            higher_is_better=True,
-        ),
-        Task(
-            name="depth",
-            title="Depth",
-            loss=depth_l1,
-            loss_weight=1,
-            meter="depth",
-            target_dtype=torch.float16,
-            target_channels=0,
-            ignore=0,
-            interpolation="bilinear",
-            main_metric="rmse",
-            higher_is_better=False,
-        ),
-    )
-}
-"""The tasks of PASCAL-Context and NYUD (paper, section 4.1)."""
+TASKS: Registry[Task] = Registry("task", builtin="matfl.tasks.standard")
+"""The tasks of PASCAL-Context and NYUD (paper, section 4.1), and those that plug-ins and notebooks register."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,6 +214,10 @@ class Pair:
     def channels(self) -> int:
         """Output channels of the head."""
         return self.domain.channels[self.task.name]
+
+    def meter(self, *, edge_protocol: str = "fedhca2") -> Meter:
+        """A new, empty meter for the pair's answers; only edges use `edge_protocol`."""
+        return self.task.meter(self, edge_protocol=edge_protocol)
 
     def __str__(self) -> str:
         return self.name

@@ -1,7 +1,7 @@
 """Axes-level figures: each takes a tidy frame or array and draws on one axes; nothing trains, saves or shows."""
 
 from matfl.paper.plots.algorithm import arrows, decisions, numbers
-from matfl.paper.plots.benchmark import class_frequencies, gallery, label_picture, partition, transfer
+from matfl.paper.plots.benchmark import class_frequencies, gallery, partition, transfer
 from matfl.paper.plots.comparison import clients_per_task, k_sweep, layers_sweep, learning_curves, methods
 from matfl.paper.plots.cost import bytes_to_quality, memory, server_step, throughput
 from matfl.paper.plots.edges import precision_recall
@@ -16,7 +16,6 @@ from matfl.paper.plots.grouping import (
 )
 from matfl.paper.plots.style import (
     METHOD_COLORS,
-    TASK_COLORS,
     WIDTHS,
     figure,
     legend_below,
@@ -28,7 +27,6 @@ from matfl.paper.plots.updates import cosine_matrix, neighbour_bars, update_tsne
 
 __all__ = [
     "METHOD_COLORS",
-    "TASK_COLORS",
     "WIDTHS",
     "arrows",
     "bytes_to_quality",
@@ -42,7 +40,6 @@ __all__ = [
     "grouping_correctness",
     "grouping_graph",
     "k_sweep",
-    "label_picture",
     "layer_agreement",
     "layers_sweep",
     "learning_curves",

@@ -10,66 +10,32 @@ from numpy.typing import NDArray
 
 from matfl.paper.plots.style import pair_color, pair_title, short_title
 from matfl.paper.plots.updates import _axes
-from matfl.tasks.task import IGNORE, TASKS
+from matfl.tasks.task import pair
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-__all__ = ["class_frequencies", "gallery", "label_colors", "label_picture", "partition", "transfer"]
-
-
-def label_colors(count: int) -> NDArray[np.float64]:
-    """(count, 3) colours of the classes of a segmentation map, the first (background) dark."""
-    from matplotlib import colormaps
-
-    table = np.array([*colormaps["tab20"].colors, *colormaps["tab20b"].colors])  # type: ignore[attr-defined]
-    strong_then_pale = np.r_[0:20:2, 1:20:2, 20:40]
-    return np.vstack([[[0.13, 0.13, 0.16]], table[strong_then_pale]])[:count]
-
-
-def label_picture(label: NDArray[np.generic], task: str, channels: int) -> NDArray[np.float64]:
-    """(H, W, 3) picture of a label in the conventions of `matfl.tasks.task`; pixels without a label are mid-grey."""
-    from matplotlib import colormaps
-
-    kind = TASKS[task]
-    values = label.astype(float)
-    if task == "normals":
-        picture = (np.moveaxis(values, 0, -1) + 1) / 2
-        missing = (values == 0).all(0)
-    elif task == "depth":
-        missing = values == 0
-        near, far = (values[~missing].min(), values[~missing].max()) if (~missing).any() else (0.0, 1.0)
-        picture = colormaps["viridis_r"]((values - near) / max(far - near, 1e-6))[..., :3]
-    else:
-        missing = values == IGNORE
-        index = np.where(missing, 0, values).astype(int)
-        palette = np.array([[0.0] * 3, [1.0] * 3]) if channels == 1 else label_colors(channels)
-        picture = palette[index]
-    if kind.ignore in (0, IGNORE):
-        picture = np.where(missing[..., None], 0.5, picture)
-    return np.clip(picture, 0, 1)
+__all__ = ["class_frequencies", "gallery", "partition", "transfer"]
 
 
 def gallery(columns: Sequence[tuple[str, Sequence[NDArray[np.generic]]]], axes: NDArray[np.object_]) -> None:
     """Fill a grid of axes (rows x columns): a column is a title ('image' or a pair's name) and its pictures.
 
-    Images are (3, H, W) uint8, labels as `label_picture` takes them; the pair tells which.
+    Images are (3, H, W) uint8, labels as `Task.draw` takes them; the pair tells which.
     """
-    from matfl.tasks.task import pair as pair_of
-
     for j, (title, items) in enumerate(columns):
         for i, item in enumerate(items):
             ax = axes[i, j]
             if title == "image":
                 picture = np.moveaxis(item, 0, -1)
             else:
-                chosen = pair_of(title)
-                picture = label_picture(item, chosen.task.name, chosen.channels)
+                chosen = pair(title)
+                picture = chosen.task.draw(item, chosen.channels)
             ax.imshow(picture, interpolation="nearest")
             ax.set_axis_off()
             if i == 0:
-                heading = title if title == "image" else TASKS[title.partition("/")[2]].title
+                heading = title if title == "image" else pair(title).task.title
                 ax.set_title(heading, color="black" if title == "image" else pair_color(title), pad=2)
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHOD_COLORS",
-    "TASK_COLORS",
     "WIDTHS",
     "figure",
     "legend_below",
@@ -32,16 +31,6 @@ __all__ = [
 
 WIDTHS = {"single": 3.4, "double": 7.0}
 """Inches of a single- and a double-column figure."""
-
-TASK_COLORS = {
-    "semseg": "#0072B2",
-    "human_parts": "#D55E00",
-    "sal": "#E69F00",
-    "normals": "#009E73",
-    "edge": "#CC79A7",
-    "depth": "#56B4E9",
-}
-"""Okabe and Ito's colours, which people with any colour vision tell apart."""
 
 METHOD_COLORS = {
     "local": "#BBBBBB",
@@ -91,7 +80,7 @@ def figure(
 
 def pair_color(pair: str) -> str:
     """The colour of a `domain/task` name: its task type's."""
-    return TASK_COLORS.get(pair.partition("/")[2], "#999999")
+    return TASKS.find(pair.partition("/")[2]).color
 
 
 def marker(pair: str) -> str:
@@ -130,7 +119,7 @@ def task_legend(pairs: list[str]) -> list[Any]:
     tasks = dict.fromkeys(pair.partition("/")[2] for pair in pairs)
     domains = dict.fromkeys(pair.partition("/")[0] for pair in pairs)
     handles = [
-        Line2D([], [], linestyle="", marker="o", color=TASK_COLORS[task], label=TASKS[task].title) for task in tasks
+        Line2D([], [], linestyle="", marker="o", color=TASKS[task].color, label=TASKS[task].title) for task in tasks
     ]
     handles += [
         Line2D(

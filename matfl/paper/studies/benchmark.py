@@ -13,6 +13,7 @@ from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.stats import estimate
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
 from matfl.paper.studies.store import Arrays, Record
+from matfl.tasks.kinds import ClassMap
 from matfl.tasks.task import TASKS, pairs
 
 if TYPE_CHECKING:
@@ -212,15 +213,12 @@ def splits(preset: str, settings: str = "") -> dict[str, dict[str, Split]]:
 
 def class_tables(found: Mapping[str, Mapping[str, Split]]) -> dict[str, pd.DataFrame]:
     """`class_table` of every class map of the training splits, by pair name."""
-    from matfl.scenes import CLASS_NAMES, PART_NAMES
-
     tables = {}
     for domain, both in found.items():
-        for task, channels in both["train"].domain.channels.items():
-            if channels < 4:
-                continue
-            names = PART_NAMES if task == "human_parts" else CLASS_NAMES.get(domain)
-            tables[f"{domain}/{task}"] = class_table(both["train"], task, names)
+        for task in both["train"].domain.channels:
+            if isinstance(TASKS[task], ClassMap):
+                names = both["train"].class_names.get(task)
+                tables[f"{domain}/{task}"] = class_table(both["train"], task, names)
     return tables
 
 

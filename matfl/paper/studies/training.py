@@ -16,24 +16,19 @@ from matfl.data import load_split, partition
 from matfl.data.augment import augment
 from matfl.models.network import Model, build, start_backbone, start_head, voting_layers
 from matfl.paper.studies.store import Arrays
-from matfl.tasks.meters import Meter, meter
+from matfl.tasks.meters import Meter
 from matfl.tasks.task import Pair, pair, pairs
 
-__all__ = ["constant_scores", "depth_mean", "single_update", "train_centrally"]
-
-
-def depth_mean(targets: Tensor) -> float | None:
-    """Mean of the labelled depths in metres; None where there are none."""
-    known = targets[targets > 0]
-    return float(known.float().mean()) if known.numel() else None
+__all__ = ["constant_scores", "single_update", "train_centrally"]
 
 
 def _start(config: RunConfig, chosen: Pair, targets: Tensor, device: torch.device, client: int | None = None) -> Model:
     """The pair's model at round 0."""
     model = build(config, chosen).to(device)
     model.backbone.load_state_dict(start_backbone(config, device=device))
-    mean = depth_mean(targets) if chosen.task.name == "depth" else None
-    model.head.load_state_dict(start_head(config, chosen, client, depth_mean=mean))
+    sums = chosen.task.sums(targets.cpu().numpy())
+    bias = chosen.task.start_bias(sums, chosen.channels) if sums else None
+    model.head.load_state_dict(start_head(config, chosen, client, bias=bias))
     return model
 
 
@@ -56,8 +51,7 @@ def single_update(
     split = load_split(config, chosen.domain, "train")
     generator = np.random.default_rng(derive(config.seed, "update", chosen.name, subset))
     indices = np.sort(generator.permutation(len(split))[: max(2, round(share * len(split)))])
-    if chosen.task.name == "human_parts":
-        indices = indices[split.with_person(indices)]
+    indices = indices[split.counting(chosen.task.name, indices)]
     images, targets = split.tensors(chosen.task.name, indices, target_device)
     client = derive(chosen.name, subset) % 2**31
     model = _start(config, chosen, targets, target_device, client)
@@ -144,32 +138,17 @@ def _batches(n: int, size: int, generator: torch.Generator) -> list[Tensor]:
 def constant_scores(config: RunConfig) -> dict[str, float]:
     """Main metric of each pair for the answer that never looks at the picture, on the validation images.
 
-    At every pixel: the training labels' commonest class (class maps), their frequency (saliency, edges), their mean
-    direction (normals) or median (depth).
+    At every pixel what `Task.constant` says: the training labels' commonest class (class maps), their frequency
+    (saliency, edges), their mean direction (normals) or median (depth).
     """
     found = {}
     for p in pairs(config.tasks):
         train_split, val = (load_split(config, p.domain, name) for name in ("train", "val"))
-        answer = _constant(np.asarray(train_split.labels[p.task.name]), p)
-        measured = meter(p, edge_protocol=config.edge_protocol)
+        answer = p.task.answer(p.task.constant(np.asarray(train_split.labels[p.task.name]), p.channels))
+        measured = p.meter(edge_protocol=config.edge_protocol)
         for first in range(0, len(val), 64):
             indices = list(range(first, min(first + 64, len(val))))
             _, targets = val.tensors(p.task.name, indices)
-            measured.update(answer.expand(len(indices), -1, -1, -1), targets)
+            measured.update(answer.expand(targets.shape), targets)
         found[p.name] = measured.compute()[p.task.main_metric]
     return found
-
-
-def _constant(labels: np.ndarray, p: Pair) -> Tensor:
-    """(1, channels, H, W) raw output, the same for every picture."""
-    values = torch.from_numpy(labels.astype(np.float32))
-    if p.task.name == "normals":
-        return values.mean(0, keepdim=True)
-    if p.task.name == "depth":
-        missing = values == 0
-        return values.masked_fill(missing, float("nan")).nanmedian(0).values.nan_to_num()[None, None]
-    counts = torch.stack([(values == c).sum(0) for c in range(max(p.channels, 2))]).float()
-    if p.channels > 1:
-        return counts[None]
-    share = counts[1] / counts.sum(0).clamp(min=1)
-    return share.clamp(1e-4, 1 - 1e-4).logit()[None, None]

@@ -115,7 +115,7 @@ class EdgeMeter:
     `max_distance` is the greatest distance of a match as a share of the image diagonal (`Domain.max_distance`).
 
     >>> meter = EdgeMeter("fedhca2", max_distance=0.0075)
-    >>> meter.update(torch.full((1, 1, 8, 8), -9.0), torch.zeros(1, 8, 8, dtype=torch.uint8))
+    >>> meter.update(torch.full((1, 8, 8), 0.1), torch.zeros(1, 8, 8, dtype=torch.uint8))
     >>> meter.compute()["odsF"]
     1.0
     """
@@ -132,25 +132,25 @@ class EdgeMeter:
         self._counts = Counts(zeros_T, zeros_T, 0)
         self._best_f = 0.0
 
-    def update(self, prediction_B1HW: Tensor, target_BHW: Tensor) -> None:
-        """Add a batch: logits (B, 1, H, W) and targets (B, H, W) of 0, 1 or 255 (no label).
+    def update(self, strength_BHW: Tensor, target_BHW: Tensor) -> None:
+        """Add a batch: probabilities of an edge and targets (B, H, W) of 0, 1 or 255 (no label).
 
         Images without any label are skipped. Raises ValueError for other shapes or target values, and for NaN. Images
         are measured in parallel on as many threads as torch uses.
         """
-        if target_BHW.ndim != 3 or prediction_B1HW.shape != target_BHW[:, None].shape:
+        if target_BHW.ndim != 3 or strength_BHW.shape != target_BHW.shape:
             raise ValueError(
-                f"edges take logits (B, 1, H, W) and targets (B, H, W), not {tuple(prediction_B1HW.shape)}"
-                f" and {tuple(target_BHW.shape)}: resize the prediction to the target first"
+                f"edges take probabilities and targets (B, H, W), not {tuple(strength_BHW.shape)} and "
+                f"{tuple(target_BHW.shape)}: Task.answer(output, size) makes them of a network's output"
             )
-        strength_BHW = torch.sigmoid(prediction_B1HW[:, 0].detach().float()).cpu().numpy()
+        strength = strength_BHW.detach().float().cpu().numpy()
         target = target_BHW.cpu().numpy()
         if not np.isin(target, (0, 1, IGNORE)).all():
             raise ValueError("edge targets hold 0, 1 and 255 (no label): binarise them first")
 
         def count(index: int) -> Counts:
             truth_HW, ignore_HW = target[index] == 1, target[index] == IGNORE
-            return measure_map(strength_BHW[index], truth_HW, self.protocol, self.max_distance, ignore_HW=ignore_HW)
+            return measure_map(strength[index], truth_HW, self.protocol, self.max_distance, ignore_HW=ignore_HW)
 
         threads = min(len(target), torch.get_num_threads(), os.cpu_count() or 1)
         if threads > 1:
