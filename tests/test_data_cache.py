@@ -155,7 +155,7 @@ def test_a_flipped_bit_is_found_in_every_file(data: Path, tmp_path: Path) -> Non
     load(data, tmp_path / "cache")
     folder = tmp_path / "cache" / folders(tmp_path / "cache")[0]
     names = sorted(path.name for path in folder.glob("*.npy"))
-    assert {"images.npy", "sizes.npy", "people.npy", "edge.npy", "native-sal.npy"} <= set(names)
+    assert {"images.npy", "sizes.npy", "counts-human_parts.npy", "edge.npy", "native-sal.npy"} <= set(names)
     rng = np.random.default_rng(0)
     for name in names:
         size, when = (folder / name).stat().st_size, (folder / name).stat().st_mtime_ns

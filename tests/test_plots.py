@@ -37,7 +37,7 @@ def luminance(color: str) -> float:
 
 
 def test_every_task_and_method_has_a_colour_of_its_own() -> None:
-    colors = {name: plots.pair_color(f"outdoor/{name}") for name in TASKS}
+    colors = {name: task.color for name, task in TASKS.items()}
     assert len(set(colors.values())) == len(TASKS)
     assert set(plots.METHOD_COLORS) >= set(METHODS)
     assert len(set(plots.METHOD_COLORS.values())) == len(plots.METHOD_COLORS)

@@ -33,10 +33,7 @@ def test_a_plugin_that_registers_first_comes_after_the_built_ins_and_cannot_take
         tmp_path,
         "things",
         """
-        import pytest
-
-from matfl.core.registry import PLUGINS, PluginError, Registry
-from matfl.tasks.task import DOMAINS, Domain
+        from matfl.core.registry import Registry
         class Entry:
             def __init__(self, name, module):
                 self.name, self.__module__ = name, module

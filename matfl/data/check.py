@@ -122,7 +122,7 @@ def _check_image(layout: Layout, name: str, partial: bool) -> _Result:
             problems.append(str(error))
             continue
         sound.add(kind)
-        if kind != "image" and TASKS[kind].counts(torch.from_numpy(values)[None]):
+        if kind != "image" and TASKS[kind].counts(torch.tensor(values)[None]):
             counting.add(kind)
     return _Result(sound=frozenset(sound), counting=frozenset(counting), problems=tuple(problems))
 

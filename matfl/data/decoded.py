@@ -162,7 +162,7 @@ def _decode_chunk(
             if f"native-{task}" in arrays:
                 arrays[f"native-{task}"][start : start + label.size] = label.reshape(-1)
             if TASKS[task].selective:
-                arrays[f"counts-{task}"][i] = bool(TASKS[task].counts(torch.from_numpy(label)[None]))
+                arrays[f"counts-{task}"][i] = bool(TASKS[task].counts(torch.tensor(label)[None]))
     return ids
 
 
