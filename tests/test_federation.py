@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import contents, tiny
 
+from matfl import scenes
 from matfl.client import training as local
 from matfl.data import Client, partition
 from matfl.data.start_bias import start_biases
@@ -245,7 +246,7 @@ def test_what_a_run_records(trained):
     )
     assert run.rounds[0]["seconds"].keys() == {"train", "mix", "evaluate"}
     assert run.rounds[0]["seconds"]["evaluate"] == 0 < run.rounds[1]["seconds"]["evaluate"]
-    assert run.provenance["data"] == {"scenes": federation.scenes.VERSION}
+    assert run.provenance["data"] == {"scenes": scenes.VERSION}
     assert run.provenance["threads"] == 1
     assert not any("/" in str(value) for value in run.provenance.values() if not isinstance(value, dict))
 
@@ -434,7 +435,7 @@ def test_errors_come_before_training(train, tmp_path, cache):
 
 def test_a_run_begun_with_other_pictures_is_refused(train, monkeypatch):
     run = train(stop=lambda: True)
-    monkeypatch.setattr(federation.scenes, "VERSION", federation.scenes.VERSION + 1)
+    monkeypatch.setattr(scenes, "VERSION", scenes.VERSION + 1)
     with pytest.raises(store.RunError, match="pictures or the start of another version"):
         train()
     assert asdict(run.config) == asdict(tiny())
