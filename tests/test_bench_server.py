@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from matfl.bench.methods import measure_methods
 from matfl.bench.server import main, measure, measure_streamed
+from matfl.server.methods import METHODS
 
 
 def test_a_record_holds_the_step_its_parts_and_both_ratios():
@@ -33,7 +35,7 @@ def test_ratios_are_printed_and_the_record_is_kept(tmp_path, capsys):
 def test_unknown_parts_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["everything"])
-    assert "choose from compare, scale, stream" in capsys.readouterr().err
+    assert "choose from compare, methods, scale, stream" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -41,3 +43,14 @@ def test_streaming_takes_little_memory():
     """24 clients of 0.7 million parameters: 67 MB of files through a buffer of 4 MB."""
     row = measure_streamed(24, width=16, memory=4 << 20)
     assert row["peak_mb"] < 67 + row["models_mb"]
+
+
+def test_every_method_has_a_row_beside_plain_averaging(capsys):
+    rows = measure_methods(9, width=1, repeats=1)
+    assert [row["method"] for row in rows] == list(METHODS)
+    for row in rows:
+        assert row["step_s"] > 0
+        assert row["times_fedavg"] > 0
+    asked = "methods --clients 3 --width 1 --repeats 1 --threads 1 --device cpu --methods pcgrad"
+    assert main(asked.split()) == 0
+    assert "x fedavg" in capsys.readouterr().out

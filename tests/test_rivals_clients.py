@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from rounds import make_round
 from tiny import tiny
 
 from matfl.client.local import Local
@@ -105,6 +106,16 @@ def test_ditto_sends_what_fedavg_sends_and_keeps_a_model_of_its_own():
 def test_ditto_before_its_first_round_uses_the_dispatched_model():
     at = local()
     assert equal(METHODS["ditto"].model(at), at.state)
+
+
+def test_fedper_is_fedavg_with_local_heads():
+    assert METHODS["fedper"].heads == "local"
+    at, plain = local(), local()
+    METHODS["fedper"].client(at)
+    METHODS["fedavg"].client(plain)
+    assert equal(at.snapshot(), plain.snapshot())
+    round = make_round("aabb")
+    assert torch.equal(METHODS["fedper"].mix(round).weights_NN, METHODS["fedavg"].mix(round).weights_NN)
 
 
 def test_fedrep_trains_the_head_first_and_then_the_backbone():

@@ -3,6 +3,7 @@
 - compare: the default method against a transcription of the paper's pseudo-code that compares one pair of clients and
   one layer at a time, and against the time in which this machine's memory can move the bytes (updates read twice,
   models written once).
+- methods: each method's step over that of plain averaging in the same run.
 - scale: the parts of the step for more and more clients; mixing and screening should cost the same per client.
 - stream: the step over files, with the memory it takes beyond the interpreter's own (Linux tells it exactly).
 """
@@ -25,55 +26,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from matfl.bench.methods import measure_methods
 from matfl.bench.record import Speed, machine, race, save
-from matfl.config.run_config import RunConfig
-from matfl.core.streams import stream
-from matfl.models.network import Backbone, voting_layers
+from matfl.bench.rounds import CONFIG, TASKS, fill_update, layout_of, models_of, round_of, tasks_of, updates_of
 from matfl.server.grouping import similarity
-from matfl.server.methods import METHODS, Round
+from matfl.server.methods import METHODS
 from matfl.server.mixing import mix
 from matfl.server.models import Models
 from matfl.server.screening import screen
-from matfl.server.updates import ClientUpdate, Layout, Updates, save_update
+from matfl.server.updates import ClientUpdate, Updates, save_update
 
 __all__ = ["PARTS", "main", "measure", "measure_streamed", "one_pair_at_a_time"]
-
-TASKS = 9
-CONFIG = RunConfig()
-
-
-def _layout(width: int) -> Layout:
-    with torch.device("meta"):
-        backbone = Backbone(width=width)
-    return Layout.of(backbone, voting=voting_layers(backbone, CONFIG.voting_layers))
-
-
-def _tasks(clients: int) -> list[int]:
-    return [client % TASKS for client in range(clients)]
-
-
-def _models(layout: Layout, device: torch.device | str) -> Models:
-    theta_CP = layout.empty(TASKS, device=device)
-    return Models(
-        layout=layout,
-        owners=tuple(range(TASKS)),
-        theta_CP=theta_CP.fill_(0.1),
-        buffers_CB=torch.ones(TASKS, layout.B, device=device),
-    )
-
-
-def _row(client: int, out: Tensor) -> Tensor:
-    """A client's update: its task's direction, a little of everyone's, and its own noise."""
-    for weight, *keys in ((0.5, "task", client % TASKS), (0.2, "all"), (1.0, "client", client)):
-        noise = torch.empty(out.shape).normal_(0, 1e-3, generator=stream("bench", *keys))
-        out.add_(noise.to(out), alpha=weight)
-    return out
 
 
 def one_pair_at_a_time(
     theta: list[dict[str, Tensor]],
     updates: list[dict[str, Tensor]],
-    tasks: Sequence[int],
+    tasks: Sequence[str],
     layers: Sequence[str],
     k: int,
 ) -> list[dict[str, Tensor]]:
@@ -96,7 +65,7 @@ def one_pair_at_a_time(
             {name: sum(float(weights[j] / total) * updates[j][name] for j in chosen) for name in updates[i]}
         )
     moved = []
-    for task, model in enumerate(theta):
+    for task, model in zip(dict.fromkeys(tasks), theta):
         mine = [update for update, its in zip(aggregated, tasks) if its == task]
         moved.append(
             {name: value + sum(update[name] for update in mine) / max(len(mine), 1) for name, value in model.items()}
@@ -104,22 +73,8 @@ def one_pair_at_a_time(
     return moved
 
 
-def _round(models: Models, updates: Updates) -> Round:
-    tasks = tuple(_tasks(len(updates)))
-    return Round(
-        number=1,
-        config=CONFIG,
-        models=models,
-        client_tasks=tuple(map(str, tasks)),
-        updates=updates,
-        tasks=tasks,
-        starts=tasks,
-    )
-
-
 def _step(models: Models, updates: Updates) -> int:
-    tasks = _tasks(len(updates))
-    mix(models, updates, METHODS["matfl"].mix(_round(models, updates)), tasks)
+    mix(models, updates, METHODS["matfl"].mix(round_of(models, updates)), tasks_of(len(updates)))
     return 1
 
 
@@ -132,19 +87,12 @@ def measure(
     `times_naive` the naive transcription over the step; both also by processor time (`cpu_`), which other load hardly
     moves. With `naive` the results are compared; AssertionError when they differ.
     """
-    layout, tasks = _layout(width), _tasks(clients)
-    models = _models(layout, device)
-    matrix_NP = layout.empty(clients, device=device).zero_()
-    for client, row_P in enumerate(matrix_NP):
-        _row(client, row_P)
-    updates = Updates(
-        layout=layout,
-        clients=tuple(range(clients)),
-        updates_NP=matrix_NP,
-        heads=({},) * clients,
-        buffers_NB=torch.ones(clients, layout.B, device=device),
-    )
-    mixing = METHODS["matfl"].mix(_round(models, updates))
+    layout, tasks = layout_of(width), tasks_of(clients)
+    models = models_of(layout, device)
+    updates = updates_of(layout, clients, device)
+    matrix_NP = updates.updates_NP
+    assert isinstance(matrix_NP, Tensor)
+    mixing = METHODS["matfl"].mix(round_of(models, updates))
     copied = torch.empty_like(matrix_NP[: 1 + (1 << 26) // layout.P])
 
     def run(work: Any) -> int:
@@ -174,7 +122,7 @@ def measure(
 
 
 def _compared(models: Models, updates: Updates, ours: Speed, device: torch.device | str) -> dict[str, float]:
-    layout, tasks = updates.layout, _tasks(len(updates))
+    layout, tasks = updates.layout, tasks_of(len(updates))
     assert isinstance(updates.updates_NP, Tensor)
     models.theta_CP.fill_(0.1)
     theta = [layout.unflatten(row_P) for row_P in models.theta_CP]
@@ -209,11 +157,11 @@ def measure_streamed(
     Files are written to a temporary folder (in `folder`) and removed; each holds 4 bytes a parameter. `peak_mb` is
     above what the process holds once everything is imported, and includes the nine models.
     """
-    layout = _layout(width)
+    layout = layout_of(width)
     with tempfile.TemporaryDirectory(dir=folder) as where:
         zero_P = torch.zeros(layout.P)
         for client in range(clients):
-            state = layout.unflatten(_row(client, torch.zeros(layout.P)), torch.ones(layout.B))
+            state = layout.unflatten(fill_update(client, torch.zeros(layout.P)), torch.ones(layout.B))
             save_update(
                 Path(where, f"{client}.safetensors"), layout, ClientUpdate(client=client, state=state, start_P=zero_P)
             )
@@ -230,9 +178,9 @@ def measure_streamed(
 
 def _streamed_step(folder: str, clients: int, width: int, device: str, memory: int, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
-    layout, before = _layout(width), _peak_mb()
+    layout, before = layout_of(width), _peak_mb()
     began = time.perf_counter()
-    models = _models(layout, device)
+    models = models_of(layout, device)
     files = {client: Path(folder, f"{client}.safetensors") for client in range(clients)}
     _step(models, Updates.stream(layout, files, memory=memory, device=device))
     float(models.theta_CP[0, 0])  # waits for the device
@@ -280,6 +228,19 @@ def _scale(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def _methods(options: argparse.Namespace) -> list[dict[str, Any]]:
+    rows = measure_methods(
+        options.clients, width=options.width, device=options.device, repeats=options.repeats, names=options.methods
+    )
+    for row in rows:
+        print(
+            f"  {row['method']:18} {row['step_s'] * 1e3:7.0f} ms   {row['times_fedavg']:5.2f} x fedavg "
+            f"(CPU time {row['cpu_times_fedavg']:.2f} x), {row['times_matfl']:.2f} x matfl "
+            f"(CPU time {row['cpu_times_matfl']:.2f} x)"
+        )
+    return rows
+
+
 def _stream(options: argparse.Namespace) -> list[dict[str, Any]]:
     row = measure_streamed(options.streamed, width=options.width, device=options.device, folder=options.folder)
     print(
@@ -289,7 +250,7 @@ def _stream(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [row]
 
 
-PARTS = {"compare": _compare, "scale": _scale, "stream": _stream}
+PARTS = {"compare": _compare, "methods": _methods, "scale": _scale, "stream": _stream}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -297,7 +258,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m matfl.bench server", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"which of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--clients", type=int, default=18, help="clients of 'compare' (default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=18, help="clients of a step (default: %(default)s)")
     parser.add_argument(
         "--width", type=int, default=64, help="ResNet18's width (default: %(default)s, 11.2 M parameters)"
     )
@@ -313,6 +274,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--streamed", type=int, default=32, help="clients of 'stream', 45 MB each (default: %(default)s)"
     )
+    parser.add_argument("--methods", nargs="+", default=[], choices=list(METHODS), help="of 'methods' (default: all)")
     parser.add_argument("--folder", type=Path, help="where 'stream' puts its files (default: the temporary folder)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="turns; the best counts (default: %(default)s)")
