@@ -104,6 +104,13 @@ IMPOSSIBLE = {
     "lr_decay": [(0.0, "above 0 and up to 1"), (1.01, "above 0 and up to 1")],
     "weight_decay": [(-1e-4, "from 0"), (float("nan"), "finite")],
     "participation": [(0.0, "above 0 and up to 1"), (1.1, "above 0 and up to 1"), (float("nan"), "finite")],
+    "server_lr": [(0.0, "above 0"), (1e4, "up to 1000")],
+    "server_optimizer": [("sgd", "choose one of 'none', 'avgm', 'adam', 'yogi'")],
+    "server_beta1": [(-0.1, "from 0"), (1.0, "up to 0.9999")],
+    "server_beta2": [(1.0, "up to 0.999999")],
+    "server_tau": [(0.0, "from 1e-12")],
+    "norm_bound": [(-1.0, "from 0"), (1.5, "at least 2, or 0"), (float("inf"), "finite")],
+    "clip_norm": [(-1.0, "from 0")],
     "start": [("scenery", "choose 'imagenet', 'random', 'scenes' or a .safetensors file")],
     "head_start": [("equal", "choose one of 'shared', 'per_type', 'per_task', 'independent'")],
     "heads": [("global", "choose one of 'task', 'local'")],
@@ -263,6 +270,9 @@ def changed(config, field):
         "size": 96,
         "participation": 0.5,
         "lr_decay": 0.9,
+        "server_optimizer": "adam",
+        "server_beta1": 0.5,
+        "server_beta2": 0.5,
     }
     value = others[field] if field in others else getattr(config, field) + 1
     extra = {"start": "random"} if field == "backbone" else {}

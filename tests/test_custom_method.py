@@ -1,5 +1,6 @@
 """A method that a user registers reaches every way of running it."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -7,9 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny
+import torch
+from own_method import PLUGIN
+from safetensors.torch import load_file
+from tiny import contents, tiny
 
+from matfl.config.parameters import of_method
+from matfl.core.registry import PLUGINS
 from matfl.runs import engine as federation
+from matfl.runs.predict import models_of
 from matfl.runs.run import Run, load_or_run
 from matfl.server.grouping import normalise, similarity
 from matfl.server.methods import METHODS, method
@@ -37,6 +44,87 @@ def test_a_registered_method_decides_the_weights(tmp_path, registered):
 def test_an_unknown_method_names_the_known_ones(tmp_path):
     with pytest.raises(Exception, match="unknown method 'nearest'"):
         load_or_run([tiny(method="nearest")], runs_dir=tmp_path / "runs", cache_dir=tmp_path / "cache", jobs=1)
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """The module `remembering_plugin` in a folder of its own, named in $MATFL_PLUGINS as a user does."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "remembering_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv(PLUGINS, "remembering_plugin")
+    monkeypatch.setattr("matfl.core.registry._loaded", {"matfl.server.methods", "matfl.tasks"})
+    importlib.invalidate_caches()
+    yield folder
+    if "remembering_plugin" in sys.modules:
+        METHODS.remove("remembering")
+        del sys.modules["remembering_plugin"]
+
+
+REMEMBERING = {"method": "remembering", "remembering.damping": 0.25, "participation": 0.75, "rounds": 3}
+
+
+def test_a_plugin_with_parameters_state_and_memory_resumes_bit_for_bit(tmp_path, plugin):
+    config = tiny(**REMEMBERING)
+    assert config.parameters == (("damping", 0.25),)
+    places = {"device": "cpu", "cache_dir": tmp_path / "cache"}
+    federation.run(config, tmp_path / "whole", **places)
+    for _ in range(config.rounds):
+        federation.run(config, tmp_path / "parts", stop=lambda: True, **places)
+    whole = Run(tmp_path / "whole")
+    assert contents(whole.path) == contents(tmp_path / "parts")
+    tensors = load_file(whole.path / "checkpoint.safetensors")
+    assert tensors["server/method.heard"].count_nonzero() == 4
+    assert any(name.startswith("client-3/memory.head.") for name in tensors)
+    assert np.isfinite(whole.diagnostics["heard"]).sum() == 3 * config.rounds
+    scored = whole.metrics[whole.metrics["kind"] == "global"]
+    assert sorted(scored["client"].unique()) == [0, 1, 2, 3]  # personal models, one a client
+    used = models_of(config, tensors)["outdoor/semseg"]
+    assert torch.equal(used["head.last.weight"], tensors["client-0/memory.head.last.weight"])
+    assert not torch.equal(used["head.last.weight"], tensors["outdoor/semseg/head.last.weight"])
+    assert tiny(**{**REMEMBERING, "remembering.damping": 0.5}).hash != config.hash
+
+
+def test_a_checkpoint_without_the_methods_state_is_refused(tmp_path, plugin):
+    from matfl.server.server import Server
+    from matfl.tasks.task import pairs
+
+    config = tiny(**REMEMBERING)
+    federation.run(config, tmp_path / "run", device="cpu", cache_dir=tmp_path / "cache", stop=lambda: True)
+    tensors = load_file(tmp_path / "run" / "checkpoint.safetensors")
+    del tensors["server/method.heard"]
+    server = Server(config, [pair for pair in pairs(config.tasks) for _ in "ab"])
+    with pytest.raises(ValueError, match=r"lacks the state 'heard' of method 'remembering'.*--fresh"):
+        server.unpack(tensors, 1)
+
+
+def test_a_parameter_of_a_plugin_is_checked(plugin):
+    with pytest.raises(ValueError, match=r"remembering.damping=2.0: choose a share"):
+        tiny(**{**REMEMBERING, "remembering.damping": 2.0})
+    with pytest.raises(ValueError, match="lacks it, its parameters are damping, pull"):
+        of_method("remembering", [("dampin", 0.5)])
+
+
+@pytest.mark.slow
+def test_a_plugin_works_from_the_command_line_and_in_worker_processes(tmp_path, plugin):
+    env = {**os.environ, "PYTHONPATH": f"{plugin}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    env |= {"MATFL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    settings = ["rounds=2", "images_per_client=4", "remembering.pull=0.2"]
+    options = [part for setting in settings for part in ("-p", setting)]
+    command = [sys.executable, "-m", "matfl", "run", "smoke"]
+    done = subprocess.run(
+        [*command, "--method", "remembering", *options, "--runs-dir", str(tmp_path / "runs"), "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=env,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    configs = [tiny(method="remembering", rounds=1, seed=seed) for seed in range(2)]
+    runs = load_or_run(configs, runs_dir=tmp_path / "more", cache_dir=tmp_path / "cache", jobs=2, progress=False)
+    assert all(run.finished for run in runs)
 
 
 @pytest.mark.slow

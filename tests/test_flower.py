@@ -1,5 +1,6 @@
 """Federations on Flower in one process: equal to the local engine, faults, resuming, discovery, settings."""
 
+import importlib
 import subprocess
 import sys
 import warnings
@@ -7,12 +8,13 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from own_method import PLUGIN
 from safetensors.torch import load_file
 from tiny import contents, settings_text, tiny
 
 pytest.importorskip("flwr")
 
-from flwr.app import Array, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from inprocess import InProcessGrid, wire_bytes
 
 from matfl.cli import report
@@ -27,7 +29,9 @@ from matfl.flower.nodes import Nodes
 from matfl.flower.settings import client_pairs, run_config
 from matfl.runs import engine, store
 from matfl.runs.run import Run
+from matfl.server.methods import METHODS
 from matfl.server.server import Server
+from matfl.server.spool import FileRows
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +226,115 @@ def test_a_federation_that_is_killed_goes_on_from_its_last_round(federate, alone
     assert sent == 4 + 4 + 2  # who are you, train, evaluate
     federate("same", **changes)
     assert not federate.grid.sent  # finished: no client is asked for anything
+
+
+@pytest.fixture
+def remembering(tmp_path, monkeypatch):
+    """A user's method with state, messages, memory and personal models."""
+    (tmp_path / "remembering_flower.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("remembering_flower")
+    yield {"method": "remembering", "rounds": 2, "evaluate_every": 1}
+    METHODS.remove("remembering")
+    del sys.modules["remembering_flower"]
+
+
+def test_a_method_with_state_and_memory_is_the_local_run_also_when_the_server_was_killed(
+    federate, alone, cache, remembering
+):
+    with pytest.raises(KeyboardInterrupt):
+        federate("same", fault=dies, **remembering)
+    run, expected = federate("same", order=5, **remembering), alone(**remembering)
+    mine, theirs = contents(run.path), contents(expected.path)
+    for name in ("metrics.csv", "diagnostics.npz", "config.json"):
+        assert mine[name] == theirs[name], name
+    here, there = weights(run), weights(expected)
+    assert {name for name in there if "/memory." not in name} == set(here)
+    assert all(torch.equal(here[name], there[name]) for name in here)
+    (folder,) = (cache / "memory").iterdir()
+    kept = load_file(folder / "client-2-round-2.safetensors")
+    assert kept
+    assert all(torch.equal(tensor, there[f"client-2/memory.{name}"]) for name, tensor in kept.items())
+    assert sorted(file.name for file in folder.glob("client-2-*")) == [
+        "client-2-round-1.safetensors",
+        "client-2-round-2.safetensors",
+    ]
+
+
+def test_a_node_that_lost_its_memory_says_so_and_is_left_out(federate, cache, remembering):
+    def fault(kind, round, client, reply):
+        if (kind, round, client) == ("evaluate", 1, 3):
+            for file in (cache / "memory").rglob("client-1-*.safetensors"):
+                file.unlink()
+        return [reply]
+
+    run = federate(fault=fault, **remembering)
+    assert run.rounds[1]["participants"] == [0, 2, 3]
+    assert "client 1 lost what it kept after round 1" in run.rounds[1]["excluded"]["1"]
+    assert "/" not in run.rounds[1]["excluded"]["1"].split("(")[0]
+
+
+def test_a_server_optimiser_and_step_travel_nowhere_and_change_nothing_but_the_models(federate, alone):
+    changes = {"method": "fedavg", "server_optimizer": "yogi", "server_lr": 0.5, "rounds": 2, "evaluate_every": 1}
+    with pytest.raises(KeyboardInterrupt):
+        federate("same", fault=dies, **changes)
+    assert contents(federate("same", **changes).path) == contents(alone(**changes).path)
+
+
+@pytest.mark.parametrize("method", ["matfl"])
+def test_replies_that_do_not_fit_into_memory_give_the_same_run(federate, alone, cache, monkeypatch, method):
+    for module in ("files", "updates"):
+        monkeypatch.setattr(f"matfl.server.{module}.WINDOW", 4096)
+    written = []
+    intact = FileRows.add
+    monkeypatch.setattr(FileRows, "add", lambda self, reply: (written.append(reply.client), intact(self, reply))[1])
+    changes = {"method": method, "rounds": 1, "clip_norm": 1.0, "seed": 3}
+    run = federate(keys={"memory": 1}, **changes)
+    assert sorted(written) == [0, 1, 2, 3]
+    assert contents(run.path) == contents(alone(**changes).path)
+    assert not (run.path / "replies").exists()
+    here = run.path.parent / "streamed"
+    engine.run(tiny(**changes), here, device="cpu", cache_dir=cache, memory=1)
+    assert contents(here) == contents(run.path)
+
+
+HOSTILE = {
+    0: ("result", {"loss": 1e308}, "loss=1e+308 is not between"),
+    1: ("result", {"images": -5.0}, "images=-5 is not between"),
+    2: ("result", {"seconds": float("nan")}, "seconds=nan is not between"),
+    3: ("result", {"steps": float("inf")}, "steps=inf is no whole number"),
+}
+
+
+def test_hostile_replies_over_flower_leave_out_their_clients_and_end_nothing(federate):
+    def fault(kind, round, client, reply):
+        if kind != "train":
+            return [reply]
+        if round == 1:
+            record, change, _ = HOSTILE[client]
+            for key, value in change.items():
+                reply.content[record][key] = value
+        if round == 2 and client == 0:
+            return [changed(reply, lambda numbers: numbers * np.float32(1e25))]
+        if round == 2 and client == 1:
+            model = reply.content["model"]
+            model["backbone.buffers"] = Array(-np.abs(model["backbone.buffers"].numpy()))
+        if round == 2 and client == 2:
+            reply.content["model"]["head"] = Array(np.full_like(reply.content["model"]["head"].numpy(), 1e30))
+        if round == 2 and client == 3:
+            reply.content["message"] = ArrayRecord({"more": Array(np.zeros(3, np.float32))})
+        return [reply]
+
+    run = federate(method="matfl", rounds=3, fault=fault)
+    assert [row["participants"] for row in run.rounds] == [[], [], [0, 1, 2, 3]]
+    for client, (_, _, why) in HOSTILE.items():
+        assert why in run.rounds[0]["excluded"][str(client)]
+    found = run.rounds[1]["excluded"]
+    assert "a number of size" in found["0"]
+    assert "a negative variance" in found["1"]
+    assert "1e+30" in found["2"]
+    assert found["3"] == "message 'more' is unknown"
+    assert all(t.isfinite().all() for t in weights(run).values() if t.is_floating_point())
 
 
 def test_too_few_clients_in_a_later_round_end_the_federation_and_nothing_is_lost(federate, alone):

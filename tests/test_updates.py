@@ -202,7 +202,8 @@ def test_updates_check_their_parts():
 def test_streamed_columns_equal_those_in_memory(tmp_path, memory, threads, monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    monkeypatch.setattr("matfl.server.files._WINDOW", 7)
+    for module in ("files", "updates"):
+        monkeypatch.setattr(f"matfl.server.{module}.WINDOW", 7)
     paths = files_of(tmp_path, (3, 1, 2))
     streamed, held = (
         Updates.stream(LAYOUT, paths, memory=memory),

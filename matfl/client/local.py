@@ -34,8 +34,8 @@ class Local:
     config: RunConfig
     client: Client
     """Its number, pair and images."""
-    split: Split
-    """The training split that its images are in."""
+    split: Split | None
+    """The training split that its images are in; None where a model is looked at without images."""
     round: int
     """1-based."""
     model: Model
@@ -94,7 +94,7 @@ class Local:
             correct=correct,
             only=only,
             phase=len(self.results),
-            aspects_N=training.aspects(self.split, self._images),
+            aspects_N=training.aspects(self._there, self._images),
         )
         self.results.append(result)
         return result
@@ -184,8 +184,14 @@ class Local:
 
     def _tensors(self, images: Sequence[int]) -> tuple[Tensor, Tensor]:
         if images not in self._cache:
-            self._cache[tuple(images)] = self.split.tensors(self.client.pair.task.name, images, self.device)
+            self._cache[tuple(images)] = self._there.tensors(self.client.pair.task.name, images, self.device)
         return self._cache[tuple(images)]
+
+    @property
+    def _there(self) -> Split:
+        if self.split is None:
+            raise ValueError(f"client {self.client.index}: its images are not here, only its model and memory")
+        return self.split
 
     @cached_property
     def _cache(self) -> dict[Sequence[int], tuple[Tensor, Tensor]]:

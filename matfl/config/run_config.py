@@ -47,6 +47,12 @@ RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
         "lr_decay": (0, 1),
         "weight_decay": (0, 1000),
         "participation": (0, 1),
+        "server_lr": (0, 1000),
+        "server_beta1": (0, 0.9999),
+        "server_beta2": (0, 0.999999),
+        "server_tau": (1e-12, 1e6),
+        "norm_bound": (0, 1e12),
+        "clip_norm": (0, 1e12),
         "width": (1, 4096),
         "head_channels": (1, 8192),
         "size": (0, 8192),
@@ -59,6 +65,8 @@ RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
     }
 )
 """Lowest and highest value of each number. What is beyond would only fail later: memory, a loss that is not finite."""
+_ABOVE = ("lr", "lr_decay", "participation", "server_lr")
+"""Those that must be above their lowest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +101,20 @@ class RunConfig:
     """L2 term of Adam."""
     participation: float = 1.0
     """Share of the clients that train in a round, at least one."""
+    server_lr: float = 1.0
+    """The server's step on the mixed update of the backbone (FedOpt's eta); 1 is the paper's aggregation."""
+    server_optimizer: Literal["none", "avgm", "adam", "yogi"] = "none"
+    """What becomes of the mixed update: FedAvgM, FedAdam or FedYogi (`matfl.server.optimizers`), for any method."""
+    server_beta1: float = 0.9
+    """Share of the server's momentum that stays from round to round."""
+    server_beta2: float = 0.99
+    """Likewise of its mean square ('adam' and 'yogi')."""
+    server_tau: float = 1e-3
+    """Added to the root of the mean square ('adam' and 'yogi')."""
+    norm_bound: float = 100.0
+    """Clients that moved farther than so many times the round's median are left out of it; 0: nobody is."""
+    clip_norm: float = 0.0
+    """Updates are shortened to so many times the round's median norm; 0: never."""
     start: str = "imagenet"
     """Backbone at round 0: 'imagenet', 'random', 'scenes' (pre-trained on rendered objects) or a .safetensors file."""
     head_start: Literal["shared", "per_type", "per_task", "independent"] = "shared"
@@ -143,13 +165,15 @@ class RunConfig:
                     f"{name}={getattr(self, name)!r}: use up to 64 letters, digits and _; it names the run's folder"
                 )
         for name, (low, high) in RANGES.items():
-            check_range(name, getattr(self, name), low, high, above=name in ("lr", "lr_decay", "participation"))
+            check_range(name, getattr(self, name), low, high, above=name in _ABOVE)
         if not self.aspp_rates:
             raise ValueError("aspp_rates=(): give at least one positive rate")
         for rate in self.aspp_rates:
             check_range("aspp_rates", rate, 1, 1024)
         if self.size and (self.size < 32 or self.size % 8):
             raise ValueError(f"size={self.size}: choose a multiple of 8 from 32 to 8192, or 0 for the domain's own")
+        if 0 < self.norm_bound < 2:
+            raise ValueError(f"norm_bound={self.norm_bound}: choose at least 2, or 0 to leave nobody out")
         self._check_together()
         if not isinstance(self.parameters, tuple) or any(
             not isinstance(item, tuple) or len(item) != 2 for item in self.parameters

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from matfl.config.run_config import RunConfig, override, preset
 from matfl.core.settings import parse_settings
 from matfl.flower.arrays import DTYPES, Precision
+from matfl.server.spool import Spool
 from matfl.tasks.task import Pair, pairs
 
 __all__ = ["NodeSettings", "Settings", "client_pairs", "run_config"]
@@ -35,6 +37,8 @@ class Settings:
     """How parameters travel to the server; in fp16 as their difference from those that the client was sent."""
     models: Precision = "fp32"
     """How parameters travel to the clients."""
+    memory: int = 0
+    """Megabytes of updates that the server holds; where a round's need more they go to files. 0: all are held."""
     round_timeout: float = 3600.0
     """Seconds to wait for the replies of a round, and again for those of its evaluation."""
     discovery_timeout: float = 600.0
@@ -53,6 +57,8 @@ class Settings:
         for name in ("round_timeout", "discovery_timeout", "poll_interval"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{_key(name)}={getattr(self, name)}: give a positive number of seconds")
+        if self.memory < 0:
+            raise ValueError(f"memory={self.memory}: give megabytes, or 0 to hold all replies")
         n = self.config.num_clients
         if not 0 <= self.min_clients_start <= n:
             raise ValueError(f"min-clients-start={self.min_clients_start}: choose 1..{n}, or 0 for all {n} clients")
@@ -82,6 +88,10 @@ class Settings:
         """The run's folder in the run store."""
         rough = [f"-{name}-fp16" for name in ("updates", "models") if getattr(self, name) == "fp16"]
         return self.run_name or "".join([self.config.name, *rough])
+
+    def spool(self, path: Path) -> Spool | None:
+        """Where replies of the run in `path` go when they do not fit into `memory`."""
+        return Spool(folder=path / "replies", memory=self.memory * 10**6) if self.memory else None
 
     @property
     def needed_at_start(self) -> int:

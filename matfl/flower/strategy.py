@@ -95,7 +95,7 @@ class ManyTask(Strategy):
         exchange.take(replies)
         self._spend("train")
         wire = {"down": exchange.bytes, "up": 0}
-        collection = self.server.begin(self.state)
+        collection = self.server.begin(self.state, self.nodes.settings.spool(self.path))
         for client in list(exchange.found):
             content = exchange.found.pop(client)  # frees its arrays as they are read
             try:
@@ -171,9 +171,9 @@ class ManyTask(Strategy):
             client=client,
             state={**state, **integers},
             loss=loss,
-            images=int(images),
+            images=_whole("images", images),
             seconds=seconds,
-            steps=int(steps),
+            steps=_whole("steps", steps),
             message=message,
         )
         return reply, rows
@@ -251,3 +251,9 @@ class ManyTask(Strategy):
         """Book the time since the last booking."""
         now = time.perf_counter()
         self._seconds[phase], self._began = now - self._began, now
+
+
+def _whole(name: str, value: float) -> int:
+    if not value.is_integer():
+        raise ValueError(f"{name}={value:g} is no whole number")
+    return int(value)

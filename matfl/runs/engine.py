@@ -33,6 +33,7 @@ from matfl.runs import store
 from matfl.runs.simulation import Progress, Simulation, Splits
 from matfl.server.methods import method_of
 from matfl.server.server import Server, ServerState
+from matfl.server.spool import Spool
 from matfl.tasks.task import pairs
 
 __all__ = [
@@ -171,6 +172,7 @@ def run(
     fresh: bool = False,
     wait: bool = False,
     stop: Callable[[], bool] | None = None,
+    memory: int = 0,
 ) -> None:
     """Train the run in folder `path`, or go on with it, until its last round is stored.
 
@@ -181,6 +183,8 @@ def run(
         fresh: remove what is stored in `path` first.
         wait: wait for another process that has the run, instead of raising `RunBusyError`.
         stop: asked after every stored round; True ends the run there.
+        memory: megabytes of updates to hold; where a round's need more they go to files in `path`. 0: all are held.
+            The numbers are the same.
 
     Raises:
         RunError: the folder holds another config, is damaged, in use, or cannot be written.
@@ -205,8 +209,9 @@ def run(
             start = start_backbone(config, cache_dir=cache_dir, device=where)
             state = server.start(start, biases=start_biases(simulation.clients, simulation.splits))
             records = store.Records(static=server.static())
+        spool = Spool(folder=path / "replies", memory=memory * 10**6) if memory else None
         while state.rounds_done < config.rounds:
-            state = _round(server, simulation, state, records)
+            state = _round(server, simulation, state, records, spool)
             store.save_round(path, config, server.pack(state) | simulation.pack(), records)
             simulation.report("done", state.rounds_done, 1, 1, records.rounds[-1]["loss"] or float("nan"))
             if stop and stop():
@@ -226,11 +231,13 @@ def begin(path: Path, config: RunConfig, made_by: Mapping[str, Any]) -> None:
         )
 
 
-def _round(server: Server, simulation: Simulation, state: ServerState, records: store.Records) -> ServerState:
+def _round(
+    server: Server, simulation: Simulation, state: ServerState, records: store.Records, spool: Spool | None
+) -> ServerState:
     """One round: train, mix, evaluate; `records` grow by what it measured."""
     spent = {"train": 0.0, "mix": 0.0, "evaluate": 0.0}
     began = time.perf_counter()
-    collection = server.begin(state)
+    collection = server.begin(state, spool)
     measured = simulation.train(server, state, collection, spent)
     after, record = collection.finish()
     _wait_for(simulation.device)

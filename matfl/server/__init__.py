@@ -3,9 +3,10 @@
 grouping.py      similarity (equation 5), votes, friends, similarity weights (equation 6)
 methods/         every method as mixing weights: base.py says what a method is, paper.py has the paper's
 mixing.py        the one step that applies any of them
+optimizers.py    the server's step: FedAvgM, FedAdam, FedYogi, for any method
 models.py        the server's models
 server.py        a run's fixed part: who trains, what is sent; collection.py: a round's replies; state.py: what passes
 screening.py     which replies can be mixed
 updates.py       the replies as rows of one matrix; layout.py: the order of its columns
-files.py         the same matrix from files; kernels.py: its products
+spool.py         replies that go to files; files.py: the same matrix from files; kernels.py: its products
 """

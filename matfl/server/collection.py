@@ -14,7 +14,8 @@ from matfl.core.records import ClientRow, RoundRow
 from matfl.server.grouping import similarity, start_cosine
 from matfl.server.methods import Dispatch, Mixing, Result, Round
 from matfl.server.mixing import mix
-from matfl.server.screening import screen
+from matfl.server.screening import Moved, clip_factors, form, moved, screen, too_far
+from matfl.server.spool import FileRows, Spool
 from matfl.server.state import Reply, RoundRecord, ServerState
 from matfl.server.updates import ClientUpdate, Rows, Updates
 
@@ -24,17 +25,28 @@ if TYPE_CHECKING:
 __all__ = ["Collection"]
 
 
+def _sound(state: ServerState) -> bool:
+    """Whether every number of the models and moments is finite; a method's own state may hold NaN for 'not yet'."""
+    models = state.models
+    heads = (tensor for head in models.heads.values() for tensor in head.values())
+    whole = (models.theta_CP, models.buffers_CB, *heads, *state.moments.values())
+    return all(bool(tensor.isfinite().all()) for tensor in whole)
+
+
 class Collection:
     """The replies of one round. `add` each as it comes, in any order of clients, then `finish`."""
 
-    def __init__(self, server: Server, state: ServerState) -> None:
+    def __init__(self, server: Server, state: ServerState, spool: Spool | None = None) -> None:
         self.server, self.state = server, state
         self.dispatch: Dispatch = server.round(state)
         """The round as the method saw it before the clients trained; `dispatch.participants` are asked."""
         self.results: dict[int, Result] = {}
         """Of the clients whose replies were taken."""
         self.excluded: dict[int, str] = {}
-        self._rows = Rows(server.layout, len(self.dispatch.participants))
+        clients = len(self.dispatch.participants)
+        self._rows: Rows | FileRows = Rows(server.layout, clients)
+        if spool and spool.needed(server.layout, clients):
+            self._rows = FileRows(server.layout, spool, server.device)
 
     def add(self, reply: Reply) -> str | None:
         """Copy a reply; what it holds may change afterwards. Returns why it is left out of the round, or None."""
@@ -43,10 +55,18 @@ class Collection:
             raise ValueError(f"client {client} was not asked in round {self.dispatch.number}")
         if client in self.results or client in self.excluded:
             raise ValueError(f"client {client} replied twice in round {self.dispatch.number}")
+        why = form(
+            {name: getattr(reply, name) for name in ("loss", "images", "steps", "seconds")},
+            reply.state,
+            self.server.dispatch(self.state, client),
+            reply.message,
+            self.server.method.reply_shapes(self.dispatch, client),
+        )
+        if why:
+            self.results[client] = Result(client=client, loss=math.nan, images=0, seconds=0.0)
+            self.excluded[client] = why
+            return why
         self.results[client] = Result(**{item.name: getattr(reply, item.name) for item in fields(Result)})
-        if not math.isfinite(reply.loss):
-            self.excluded[client] = "its loss is not finite"
-            return self.excluded[client]
         parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "head": {}}
         for name, tensor in reply.state.items():
             part, _, rest = name.partition(".")
@@ -58,30 +78,87 @@ class Collection:
     def finish(self) -> tuple[ServerState, RoundRecord]:
         """Mix the replies: the state that the next round starts from, and the record of this one.
 
-        The state that the round began from is left as it was.
+        The state that the round began from is left as it was. A reply that would take a model out of the range of
+        numbers is left out, so that there is always a sound state to go on from.
         """
         server, before = self.server, self.dispatch
         updates = self._rows.updates()
         updates = updates.select(sorted(range(len(updates)), key=updates.clients.__getitem__))
         expected = [client for client in before.participants if client not in self.excluded]
         updates, dropped = screen(updates, expected=expected)
-        excluded = self.excluded | dropped
-        owners = [server.owner(client) for client in updates.clients]
-        starts = tuple(before.models.row(owner) for owner in owners)
-        round = Round(
+        distances = self._moved(updates)
+        dropped |= too_far(updates.clients, distances, server.config.norm_bound)
+        updates = self._without(updates, dropped)
+        updates, clipped = self._clip(updates)
+        while True:
+            round = self._round(updates)
+            mixing = server.method.mix(round)
+            after = self._mixed(round, mixing)
+            if not len(updates) or _sound(after):
+                break
+            worst = max(zip(self._peaks(updates), updates.clients))[1]
+            dropped[worst] = "with its reply the mix is not finite"
+            updates = self._without(updates, dropped)
+        diagnostics = self._diagnostics(updates, mixing, start_cosine(updates, before.models.theta_CP, round.starts))
+        row = self._row(updates.clients, self.excluded | dropped)
+        if clipped:
+            row["clipped"] = clipped
+        self._rows.close()
+        return after, RoundRecord(row=row, diagnostics=diagnostics)
+
+    def _without(self, updates: Updates, dropped: Mapping[int, str]) -> Updates:
+        return updates.select([row for row, client in enumerate(updates.clients) if client not in dropped])
+
+    def _moved(self, updates: Updates) -> dict[str, Moved]:
+        config, models = self.server.config, self.state.models
+        if not (config.norm_bound or config.clip_norm) or not len(updates):
+            return {}
+        starts = [models.row(self.server.owner(client)) for client in updates.clients]
+        heads = [self.server.head_owner(client) for client in updates.clients]
+        return moved(updates, models, starts, heads)
+
+    def _clip(self, updates: Updates) -> tuple[Updates, dict[str, float]]:
+        """The updates shortened to `clip_norm`, and by which factor each that was."""
+        clip_norm = self.server.config.clip_norm
+        if not clip_norm or not len(updates):
+            return updates, {}
+        factors = clip_factors(self._moved(updates)["the backbone"].distance_N, clip_norm)
+        clipped = {str(client): factor for client, factor in zip(updates.clients, factors) if factor != 1}
+        return updates.scaled(factors), clipped
+
+    def _round(self, updates: Updates) -> Round:
+        before = self.dispatch
+        return Round(
             **{item.name: getattr(before, item.name) for item in fields(before)},
             updates=updates,
-            tasks=tuple(server.client_pairs[client].name for client in updates.clients),
+            tasks=tuple(self.server.client_pairs[client].name for client in updates.clients),
             replies=tuple(self.results[client] for client in updates.clients),
-            starts=starts,
+            starts=tuple(before.models.row(self.server.owner(client)) for client in updates.clients),
         )
-        mixing = server.method.mix(round)
-        diagnostics = self._diagnostics(updates, mixing, start_cosine(updates, before.models.theta_CP, starts))
-        models = before.models.copy()
-        mix(models, updates, mixing, round.tasks, scope=server.method.scope, heads=server.heads)
-        state = self.state.method if mixing.state is None else server.checked_state(mixing.state)
-        after = ServerState(rounds_done=before.number, models=models, method=state)
-        return after, RoundRecord(row=self._row(updates.clients, excluded), diagnostics=diagnostics)
+
+    def _mixed(self, round: Round, mixing: Mixing) -> ServerState:
+        server, models = self.server, self.state.models.copy()
+        moments = {name: tensor.clone() for name, tensor in self.state.moments.items()}
+        mix(
+            models,
+            round.updates,
+            mixing,
+            round.tasks,
+            scope=server.method.scope,
+            heads=server.heads,
+            step=server.step,
+            moments=moments,
+        )
+        method = self.state.method if mixing.state is None else server.checked_state(mixing.state)
+        return ServerState(rounds_done=round.number, models=models, method=method, moments=moments)
+
+    @staticmethod
+    def _peaks(updates: Updates) -> list[float]:
+        """The largest number in each update."""
+        peaks = [0.0] * len(updates)
+        for _, block_NK in updates.columns():
+            peaks = [max(peak, float(row_K.abs().max())) for peak, row_K in zip(peaks, block_NK)]
+        return peaks
 
     def _row(self, kept: tuple[int, ...], excluded: Mapping[int, str]) -> RoundRow:
         server, seen = self.server, [self.results[client] for client in sorted(self.results)]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from matfl.server.kernels import empty_rows
 
-__all__ = ["FileMatrix", "FileTensors", "save_tensors"]
+__all__ = ["WINDOW", "FileMatrix", "FileTensors", "save_tensors"]
 
 _DTYPES = {
     "F64": torch.float64,
@@ -36,8 +36,8 @@ _DTYPES = {
 }
 
 
-_WINDOW = 4096
-"""Columns that are read at a time come in multiples of this."""
+WINDOW = 1 << 18
+"""Columns of one piece of a matrix of updates."""
 
 
 class _Entry(NamedTuple):
@@ -132,6 +132,8 @@ class FileMatrix:
     memory: int
     """Bytes of the buffer through which columns pass."""
     device: torch.device
+    scales: Sequence[float] = ()
+    """Factor on each row; none: 1."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -146,20 +148,22 @@ class FileMatrix:
 
     def rows(self, index: Sequence[int]) -> FileMatrix:
         """The matrix of some of the files."""
-        return replace(self, files=tuple(self.files[n] for n in index))
+        scales = tuple(self.scales[n] for n in index) if self.scales else ()
+        return replace(self, files=tuple(self.files[n] for n in index), scales=scales)
 
     def columns(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
         """(first column, columns (N, K)) over [start, stop), piece by piece; a piece is valid until the next one."""
         n, dtype = len(self.files), self.dtype
         fitting = self.memory // (max(n, 1) * dtype.itemsize)
-        width = min(max(fitting // _WINDOW, 1) * _WINDOW, stop - start)
+        width = min(max(fitting // WINDOW, 1) * WINDOW, stop - start)
         buffer_NK = empty_rows(n, max(width, 0), dtype=dtype)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for first in range(start, stop, max(width, 1)):
                 last = min(first + width, stop)
                 piece_NK = buffer_NK[:, : last - first]
                 list(pool.map(lambda row, a=first, b=last: self._fill(row, a, b, buffer_NK), range(n)))
-                yield first, piece_NK.to(self.device)
+                for low in range(0, last - first, WINDOW):
+                    yield first + low, piece_NK[:, low : low + WINDOW].to(self.device)
 
     def _fill(self, row: int, start: int, stop: int, buffer_NK: Tensor) -> None:
         file = self.files[row]
@@ -174,3 +178,5 @@ class FileMatrix:
                 _read(opened.fileno(), entry.offset + (a - low) * entry.dtype.itemsize, read, file.path)
                 if read is not target:
                     target.copy_(read)
+        if self.scales and self.scales[row] != 1:
+            buffer_NK[row, : stop - start].mul_(self.scales[row])

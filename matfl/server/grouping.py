@@ -53,7 +53,7 @@ def layer_gram(updates: Updates, slot: Slot) -> Tensor:
     for dtype in (product_dtype(updates.dtype), torch.float64):
         gram_NN.zero_()
         for _, block_NK in updates.columns(slot.start, slot.stop):
-            add_gram(gram_NN, block_NK, dtype)
+            add_gram(gram_NN, block_NK, dtype, columns=slot.stop - slot.start)
         squares_N = gram_NN.diagonal()
         if ((squares_N > _SAFE[0]) & (squares_N < _SAFE[1])).all():
             break

@@ -33,14 +33,15 @@ def product_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def add_gram(gram_NN: Tensor, block_NK: Tensor, dtype: torch.dtype) -> None:
+def add_gram(gram_NN: Tensor, block_NK: Tensor, dtype: torch.dtype, *, columns: int = 0) -> None:
     """gram_NN += block_NK @ block_NK.T, multiplied in `dtype`; partial sums are added in float64.
 
-    Small blocks on the CPU are multiplied in float64, which costs little: equal updates then have equal products.
+    `columns` of the whole matrix of which this is a block (default: it is whole). Small ones on the CPU are multiplied
+    in float64, which costs little: equal updates then have equal products.
     """
     part = _batched_gram
     if block_NK.device.type == "cpu":
-        if block_NK.numel() < _COMPILE_FROM:
+        if len(block_NK) * max(columns, block_NK.shape[1]) < _COMPILE_FROM:
             dtype = torch.float64
         elif dtype == torch.float32 and block_NK.stride(1) == 1:
             part = partial(_compiled_gram, _compiled_loop())

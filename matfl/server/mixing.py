@@ -17,11 +17,13 @@ from torch import Tensor
 from matfl.server.grouping import normalise
 from matfl.server.kernels import add_mixed, product_dtype
 from matfl.server.models import Models
+from matfl.server.optimizers import ServerOptimizer
 from matfl.server.updates import Updates
 
 __all__ = ["Mixing", "mix", "owner_shares"]
 
 Names = tuple[str, ...]
+_PLAIN = ServerOptimizer()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,8 @@ def mix(
     *,
     scope: Literal["task", "client"] = "task",
     heads: Literal["task", "local"] = "task",
-    lr: float = 1.0,
+    step: ServerOptimizer = _PLAIN,
+    moments: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Apply a method's weights to the server's models, in place.
 
@@ -68,7 +71,8 @@ def mix(
         tasks: the task of each row of `updates`, among the owners of the models.
         scope: of the method; with "client" each client owns a backbone and a head, under its number.
         heads: "task" averages the heads of a task; "local" gives each client its own, under its number.
-        lr: the server's step on what the backbones' parameters change by.
+        step: what becomes of the change of the backbones' parameters.
+        moments: the state of `step` (`ServerOptimizer.start`), changed in place.
 
     Raises ValueError when weights are not finite matrices of the right shape or a client's owner has no model.
     """
@@ -80,11 +84,15 @@ def mix(
     head_owners = updates.clients if scope == "client" or heads == "local" else tuple(tasks)
     share_CN = owner_shares(models.owners, backbone_owners).to(weights_NN)
     replied_C = share_CN.any(1)
-    starts_CC = _starts(mixing.models_CC, replied_C, lr)
+    change_CC = _change(mixing.models_CC, replied_C)
     for names, group_NN in _groups(mixing, weights_NN, updates):
         weights_CN = share_CN @ group_NN
         for low, high in _spans(updates, names):
-            _move(models.theta_CP, starts_CC, weights_CN if lr == 1 else lr * weights_CN, updates, low, high)
+            if step.kind == "none" and change_CC is None:
+                for first, block_NK in updates.columns(low, high):
+                    add_mixed(models.theta_CP[:, first : first + block_NK.shape[1]], step.lr * weights_CN, block_NK)
+            else:
+                _move(models.theta_CP, change_CC, weights_CN, updates, (low, high), replied_C, step, moments or {})
         _set_buffers(models, (share_CN @ normalise(group_NN))[replied_C], replied_C, updates, names)
     before = {owner: models.heads.get(owner) for owner in dict.fromkeys(head_owners)}
     mixed = _mixed_heads(mixing.heads, updates, [before[owner] for owner in head_owners])
@@ -115,8 +123,8 @@ def _checked(weights: Tensor, n: int, name: str) -> Tensor:
     return weights
 
 
-def _starts(models_CC: Tensor | None, replied_C: Tensor, lr: float) -> Tensor | None:
-    """(C, C): what each owner's model starts from, its own where none of its clients replied; None: its own."""
+def _change(models_CC: Tensor | None, replied_C: Tensor) -> Tensor | None:
+    """models_CC - 1, 0 in the rows of owners none of whose clients replied; None where it is 0."""
     if models_CC is None:
         return None
     own_CC = torch.eye(len(replied_C), dtype=torch.float64, device=replied_C.device)
@@ -125,7 +133,7 @@ def _starts(models_CC: Tensor | None, replied_C: Tensor, lr: float) -> Tensor | 
             f"models_CC of shape {tuple(models_CC.shape)}: a method must return finite weights of shape "
             f"{tuple(own_CC.shape)}, one row and column for each of the server's models"
         )
-    return torch.where(replied_C[:, None], torch.lerp(own_CC, models_CC.to(own_CC), lr), own_CC)
+    return (models_CC.to(own_CC) - own_CC) * replied_C[:, None]
 
 
 def _groups(mixing: Mixing, weights_NN: Tensor, updates: Updates) -> Iterator[tuple[frozenset[str] | None, Tensor]]:
@@ -159,19 +167,28 @@ def _spans(updates: Updates, names: frozenset[str] | None) -> list[tuple[int, in
 
 
 def _move(
-    theta_CP: Tensor, starts_CC: Tensor | None, weights_CN: Tensor, updates: Updates, low: int, high: int
+    theta_CP: Tensor,
+    change_CC: Tensor | None,
+    weights_CN: Tensor,
+    updates: Updates,
+    span: tuple[int, int],
+    replied_C: Tensor,
+    step: ServerOptimizer,
+    moments: Mapping[str, Tensor],
 ) -> None:
-    if starts_CC is None:
-        for first, block_NK in updates.columns(low, high):
-            add_mixed(theta_CP[:, first : first + block_NK.shape[1]], weights_CN, block_NK)
-        return
-    step = 1 << 20
-    for start in range(low, high, step):
-        columns_CK = theta_CP[:, start : min(start + step, high)]
-        before_CK = columns_CK.clone()
-        add_mixed(columns_CK.zero_(), starts_CC, before_CK)
-        for first, block_NK in updates.columns(start, min(start + step, high)):
-            add_mixed(theta_CP[:, first : first + block_NK.shape[1]], weights_CN, block_NK)
+    """Move a span of columns of the models whose clients replied by (models_CC - 1) @ theta + A @ updates."""
+    for first, block_NK in updates.columns(*span):
+        columns = slice(first, first + block_NK.shape[1])
+        update_CK = torch.zeros_like(theta_CP[:, columns])
+        add_mixed(update_CK, weights_CN, block_NK)
+        if change_CC is not None:
+            add_mixed(update_CK, change_CC, theta_CP[:, columns])
+        theta_RK = theta_CP[replied_C, columns]
+        held = {name: tensor[replied_C, columns] for name, tensor in moments.items()}
+        step.move(theta_RK, update_CK[replied_C], held)
+        theta_CP[replied_C, columns] = theta_RK
+        for name, rows_RK in held.items():
+            moments[name][replied_C, columns] = rows_RK
 
 
 def _set_buffers(
@@ -233,6 +250,7 @@ def _mixed_heads(
                 for j in friends:
                     its = starts[j]
                     assert its is not None
-                    total += float(weights_NN[i, j]) * (updates.heads[j][name].double() - its[name].double())
+                    change = updates.heads[j][name].to(its[name]).double() - its[name].double()
+                    total += float(weights_NN[i, j]) * change
                 mixed[i][name] = total.to(start[name].dtype)
     return mixed

@@ -19,13 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from matfl.client.local import Local
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import derive
+from matfl.data import Client
 from matfl.models.network import build, start_head, voting_layers
 from matfl.server.collection import Collection
 from matfl.server.layout import Layout
 from matfl.server.methods import Dispatch, method_of
 from matfl.server.models import Models
+from matfl.server.optimizers import ServerOptimizer
+from matfl.server.spool import Spool
 from matfl.server.state import Owner, Reply, RoundRecord, ServerState
 from matfl.tasks.task import Pair, pairs
 
@@ -48,6 +52,7 @@ class Server:
             name: tensor for name, tensor in backbone.state_dict().items() if name in self.layout.integers
         }
         self.own_backbones = self.method.scope == "client"
+        self.step = ServerOptimizer.of(config)
         self.heads = self.method.heads or config.heads
         self.own_heads = self.own_backbones or self.heads == "local"
 
@@ -77,7 +82,8 @@ class Server:
                 head = start_head(self.config, pair, number, bias=(biases or {}).get(pair.name))
                 heads[owner] = {name: tensor.to(self.device) for name, tensor in head.items()}
         on_device = {name: tensor.to(self.device) for name, tensor in backbone.items()}
-        state = ServerState(rounds_done=0, models=Models.start(self.layout, on_device, self._owners(), heads))
+        models = Models.start(self.layout, on_device, self._owners(), heads)
+        state = ServerState(rounds_done=0, models=models, moments=self.step.start(models.theta_CP))
         before = replace(self.round(state), number=0, participants=())
         return replace(state, method=self.checked_state(self.method.start(before)))
 
@@ -96,6 +102,10 @@ class Server:
     def owner(self, client: int) -> Hashable:
         """Whose backbone a client trains: its pair's name, or its own number."""
         return client if self.own_backbones else self.client_pairs[client].name
+
+    def head_owner(self, client: int) -> Hashable:
+        """Whose head a client trains."""
+        return client if self.own_heads else self.client_pairs[client].name
 
     def participants(self, round: int) -> tuple[int, ...]:
         """Clients that train in a round (1-based), ascending: a share of them drawn from (seed, round)."""
@@ -121,9 +131,9 @@ class Server:
             state=state.method,
         )
 
-    def begin(self, state: ServerState) -> Collection:
-        """Where the replies of the round that starts from `state` are collected."""
-        return Collection(self, state)
+    def begin(self, state: ServerState, spool: Spool | None = None) -> Collection:
+        """Where the replies of the round that starts from `state` are collected: in memory, or as `spool` says."""
+        return Collection(self, state, spool)
 
     def dispatch(self, state: ServerState, client: int) -> State:
         """The model that a client starts the round from, by the names of `Model`: views, not copies."""
@@ -145,7 +155,8 @@ class Server:
     def pack(self, state: ServerState) -> State:
         """The state as named tensors for a checkpoint.
 
-        '<pair, or client-NUMBER>/<name in Model>' for the models, 'server/method.<name>' for the method's state.
+        '<pair, or client-NUMBER>/<name in Model>' for the models, 'server/method.<name>' for the method's state,
+        'server/moment.<m or v>' (C, P) for the server's optimiser.
         """
         tensors: State = {}
         for owner in state.models.owners:
@@ -153,6 +164,7 @@ class Server:
             tensors |= {f"{_label(owner)}/backbone.{name}": t for name, t in backbone.items()}
         for owner, head in state.models.heads.items():
             tensors |= {f"{_label(owner)}/head.{name}": t for name, t in head.items()}
+        tensors |= {f"server/moment.{name}": tensor for name, tensor in state.moments.items()}
         return tensors | {f"server/method.{name}": tensor.clone() for name, tensor in state.method.items()}
 
     def unpack(self, tensors: Mapping[str, Tensor], rounds_done: int) -> ServerState:
@@ -176,12 +188,20 @@ class Server:
         )
         heads: dict[Hashable, State] = {owner: _part(groups[_label(owner)], "head.") for owner in head_owners}
         models = Models(layout=self.layout, owners=owners, theta_CP=theta_CP, buffers_CB=buffers_CB, heads=heads)
-        state = ServerState(rounds_done=rounds_done, models=models, method=_part(groups.get("server", {}), "method."))
+        own = groups.get("server", {})
+        state = ServerState(
+            rounds_done=rounds_done, models=models, method=_part(own, "method."), moments=_part(own, "moment.")
+        )
         self._check_resumed(state)
         return state
 
     def _check_resumed(self, state: ServerState) -> None:
-        """A method with server state finds it in the checkpoint."""
+        """A method or an optimiser with server state finds it in the checkpoint."""
+        if missing := [name for name in self.step.start(state.models.theta_CP[:, :0]) if name not in state.moments]:
+            raise ValueError(
+                f"the checkpoint lacks the moment {missing[0]!r} of server_optimizer={self.step.kind!r}: it was "
+                "written without it; train the run anew (--fresh)"
+            )
         needed = self.method.start(replace(self.round(state), number=0, participants=()))
         if missing := [name for name in needed if name not in state.method]:
             raise ValueError(
@@ -196,7 +216,28 @@ def models_of(config: RunConfig, tensors: Mapping[str, Tensor]) -> dict[str, Sta
     server = Server(config, client_pairs)
     state = server.unpack(tensors, 0)
     first = {pair.name: client for client, pair in reversed(list(enumerate(client_pairs)))}
-    return {name: server.dispatch(state, client) for name, client in first.items()}
+    return {name: _used(server, state, client, tensors) for name, client in first.items()}
+
+
+def _used(server: Server, state: ServerState, client: int, tensors: Mapping[str, Tensor]) -> State:
+    """The model that a client uses: the dispatched one, or by a `personal` method one of its own."""
+    dispatched = server.dispatch(state, client)
+    if not server.method.personal:
+        return dispatched
+    pair = server.client_pairs[client]
+    local = Local(
+        config=server.config,
+        client=Client(client, pair, ()),
+        split=None,
+        round=max(state.rounds_done, 1),
+        model=build(server.config, pair),
+        state=dispatched,
+        memory=_part(
+            {name.rpartition("/")[2]: t for name, t in tensors.items() if name.startswith(f"client-{client}/")},
+            "memory.",
+        ),
+    )
+    return {**dispatched, **server.method.model(local)}
 
 
 def round_half_up(value: float) -> int:

@@ -34,6 +34,8 @@ class ServerState:
     """Backbones and heads by owner: a pair's name, or a client's number where clients keep their own."""
     method: Mapping[str, Tensor] = field(default_factory=dict)
     """The method's own state."""
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    """m and v (C, P) of the server's optimiser, if it has them."""
 
     @property
     def next_round(self) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from matfl.server.files import FileMatrix, FileTensors, save_tensors
+from matfl.server.files import WINDOW, FileMatrix, FileTensors, save_tensors
 from matfl.server.layout import Layout, Slot, State, check_shape
 
 __all__ = ["ClientUpdate", "Layout", "Rows", "Slot", "Updates", "save_update"]
@@ -134,13 +134,25 @@ class Updates:
     def columns(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Tensor]]:
         """(first column, columns (N, K)) that together cover [start, stop), all parameters by default.
 
-        In memory this is one view; from files, pieces that are each valid until the next.
+        Pieces of `WINDOW` columns, in memory and from files alike, so that both give the same sums to the bit; those
+        from files are each valid until the next.
         """
         stop = self.layout.P if stop is None else stop
         if isinstance(self.updates_NP, FileMatrix):
             yield from self.updates_NP.columns(start, stop)
-        elif start < stop:
-            yield start, self.updates_NP[:, start:stop]
+            return
+        for first in range(start, stop, WINDOW):
+            yield first, self.updates_NP[:, first : min(first + WINDOW, stop)]
+
+    def scaled(self, factors: Sequence[float]) -> Updates:
+        """The replies with each update times its factor; those in memory are changed in place."""
+        matrix = self.updates_NP
+        if isinstance(matrix, FileMatrix):
+            return replace(self, updates_NP=replace(matrix, scales=tuple(factors)))
+        for row_P, factor in zip(matrix, factors):
+            if factor != 1:
+                row_P.mul_(factor)
+        return self
 
     def select(self, rows: Sequence[int]) -> Updates:
         """The replies in some of the rows, in that order; a copy of their updates when they are in memory."""
@@ -192,6 +204,10 @@ class Rows:
             raise ValueError(f"client {reply.client}: {error}") from None
         self.clients.append(reply.client)
         self.heads.append({name: tensor.detach().clone() for name, tensor in reply.head.items()})
+
+    def close(self) -> None:
+        """Let go of the matrix."""
+        self._updates_NP, self._buffers_NB = self.layout.empty(0, dtype=self.dtype), torch.empty(0, self.layout.B)
 
     def updates(self) -> Updates:
         """What has come so far; views of the rows."""
