@@ -14,6 +14,7 @@ import pytest
 from synthetic_runs import fake_run
 
 from matfl.config.run_config import smoke
+from matfl.core.manifest import write_files
 from matfl.paper import reproduce as driver
 from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.reproduce import choose, normalise, parameters_of, reproduce, typed_parameters
@@ -244,17 +245,17 @@ def test_sessions_write_only_where_asked(tmp_path: Path, monkeypatch: pytest.Mon
 
 def write_run(folder: Path, config: Any, run: Any) -> Path:
     """Store a made-up run as the run store would, finished and without weights."""
-    from dataclasses import asdict
-
     from matfl.runs.engine import data_version
 
     path = folder / config.name
-    path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps(asdict(config)))
-    (path / "provenance.json").write_text(json.dumps({"torch": "2", "data": data_version(config)}))
-    run.metrics.to_csv(path / "metrics.csv", index=False)
-    (path / "rounds.jsonl").write_text("".join(json.dumps(row | {"clients": ["detail"]}) + "\n" for row in run.rounds))
-    np.savez(path / "diagnostics.npz", **run.diagnostics)
+    files = {
+        "config.json": json.dumps(config.to_json()),
+        "provenance.json": json.dumps({"torch": "2", "data": data_version(config)}),
+        "metrics.csv": run.metrics.to_csv(index=False),
+        "rounds.jsonl": "".join(json.dumps(row | {"clients": ["detail"]}) + "\n" for row in run.rounds),
+        "diagnostics.npz": lambda file: np.savez(file, **run.diagnostics),
+    }
+    write_files(path, files)
     return path
 
 
@@ -314,7 +315,7 @@ def test_what_is_drawn_does_not_depend_on_which_copy_of_a_run_is_at_hand(
     (with_votes,) = collect(Plan(configs=(config,), votes=(config,)), runs_dir=tmp_path / "runs")
     assert with_votes.path == stored.path
     provenance = json.loads((stored.path / "provenance.json").read_text())
-    (stored.path / "provenance.json").write_text(json.dumps({**provenance, "started": "later"}))
+    write_files(stored.path, {"provenance.json": json.dumps({**provenance, "started": "later"})})
     (again,) = collect(Plan(configs=(config,)), runs_dir=tmp_path / "runs")
     assert again.path == stored.path, "another run of the same config is not its copy"
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +16,12 @@ import pytest
 import torch
 from tiny import TINY, contents, tiny
 
+from matfl.core.manifest import MANIFEST, write_files
 from matfl.runs import engine as federation
 from matfl.runs import run as runs
 from matfl.runs import store
 from matfl.runs.parallel import describe
-from matfl.runs.run import Run, export, list_runs, load_or_run, metrics_table
+from matfl.runs.run import export, list_runs, load_or_run, metrics_table
 
 TRAIN = """
 import sys
@@ -88,7 +89,7 @@ def test_committed_records_are_used_after_the_store(tmp_path, quickly):
     config = tiny()
     (run,) = find([config], tmp_path / "runs")
     record = export(run, tmp_path / "records")
-    assert {path.name for path in record.iterdir()} == set(store.RECORD_FILES)
+    assert {path.name for path in record.iterdir()} == {*store.RECORD_FILES, MANIFEST}
     (found,) = find([config], tmp_path / "other", records=tmp_path / "records")
     assert found.path == record
     assert found.finished
@@ -98,18 +99,20 @@ def test_committed_records_are_used_after_the_store(tmp_path, quickly):
     assert len(quickly) == 1
 
 
-def test_a_cut_record_or_one_of_other_pictures_is_not_used(tmp_path, quickly):
+def test_a_cut_record_is_an_error_and_one_of_other_pictures_is_not_used(tmp_path, quickly):
     config = tiny()
     (run,) = find([config], tmp_path / "runs")
     record = export(run, tmp_path / "records")
     lines = (record / "rounds.jsonl").read_text().splitlines()
     (record / "rounds.jsonl").write_text(lines[0] + "\n")
-    assert not Run(record).finished
+    with pytest.raises(store.RunError, match=r"rounds\.jsonl is damaged"):
+        find([config], tmp_path / "a", records=tmp_path / "records")
+    write_files(record, {"rounds.jsonl": lines[0] + "\n"})  # a record of fewer rounds, with its checksum
     find([config], tmp_path / "a", records=tmp_path / "records")
     assert len(quickly) == 2
     shutil.rmtree(record)
     export(run, tmp_path / "records")
-    (record / "provenance.json").write_text(json.dumps({"data": {"scenes": -1}}))
+    write_files(record, {"provenance.json": json.dumps({"data": {"scenes": -1}})})
     with pytest.warns(UserWarning, match="pictures of another version"):
         find([config], tmp_path / "b", records=tmp_path / "records")
     assert len(quickly) == 3
@@ -117,7 +120,7 @@ def test_a_cut_record_or_one_of_other_pictures_is_not_used(tmp_path, quickly):
 
 def test_a_folder_whose_config_was_changed_is_an_error(tmp_path, quickly):
     (run,) = find([tiny()], tmp_path)
-    (run.path / "config.json").write_text(json.dumps({**asdict(tiny()), "k": 3}))
+    write_files(run.path, {"config.json": json.dumps({**tiny().to_json(), "k": 3})})
     with pytest.raises(store.RunError, match="holds another run than its name says"):
         find([tiny()], tmp_path)
 
@@ -165,7 +168,7 @@ def test_the_store_has_a_default_place(tmp_path, monkeypatch):
 def test_unfinished_runs_are_not_exported(tmp_path, quickly):
     (run,) = find([tiny()], tmp_path)
     state = json.loads((run.path / "state.json").read_text())
-    (run.path / "state.json").write_text(json.dumps({**state, "finished": False}))
+    write_files(run.path, {"state.json": json.dumps({**state, "finished": False})})
     with pytest.raises(store.RunError, match="is not finished"):
         export(run, tmp_path / "records")
 
@@ -215,7 +218,7 @@ def test_a_storm_of_kills_changes_nothing(tmp_path, cache, storm):
     assert kills > 3
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     left = {path.name for path in (tmp_path / "killed").iterdir()}
-    assert left == {*store.RECORD_FILES, "checkpoint.safetensors", "state.json", "lock"}
+    assert left == {*store.RECORD_FILES, "checkpoint.safetensors", "state.json", "lock", MANIFEST}
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from matfl.config.run_config import smoke
+from matfl.core.manifest import write_files
+from matfl.core.records import MetricRow
 from matfl.runs import store
 
 CONFIG = smoke()
@@ -26,7 +28,7 @@ def tensors(number: int) -> dict[str, torch.Tensor]:
 def add_round(records: store.Records) -> store.Records:
     number = len(records.rounds) + 1
     records.rounds.append({"round": number, "loss": 0.1 * number})
-    records.metrics.append((number, "outdoor", "semseg", -1, "global", "mIoU", number / 3))
+    records.metrics.append(MetricRow(number, "outdoor", "semseg", -1, "global", "mIoU", number / 3))
     records.diagnostics.setdefault("weights", []).append(np.full((2, 2), number, np.float32))
     return records
 
@@ -57,7 +59,7 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert store.read_config(tmp_path) == CONFIG
     assert store.read_state(tmp_path) == {"round": 3, "rounds": 4, "finished": False, "config": CONFIG.hash}
     assert not store.is_finished(tmp_path, CONFIG)
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob(".*.tmp*"))
 
 
 def test_same_rounds_give_the_same_bytes(tmp_path):
@@ -67,7 +69,7 @@ def test_same_rounds_give_the_same_bytes(tmp_path):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes(), file
 
 
-@pytest.mark.parametrize("renames", range(6))
+@pytest.mark.parametrize("renames", range(8))
 def test_a_kill_between_any_two_renames_leaves_one_whole_round(tmp_path, monkeypatch, renames):
     records = stored(tmp_path, 2)
     count, rename = 0, os.replace
@@ -89,8 +91,10 @@ def test_a_kill_between_any_two_renames_leaves_one_whole_round(tmp_path, monkeyp
     except Killed:
         killed = True
     monkeypatch.undo()
-    assert killed == (renames < 5)
-    assert_round(tmp_path, 3 if renames >= 4 else 2)  # the checkpoint is the fourth rename
+    assert killed == (renames < 7)
+    assert_round(tmp_path, 3 if renames >= 5 else 2)  # the manifest, three records, the checkpoint, ...
+    store.save_round(tmp_path, CONFIG, tensors(3), add_round(store.load_checkpoint(tmp_path, CONFIG)[1].cut(2)))
+    assert_round(tmp_path, 3)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(122, "Disk quota exceeded")])
@@ -100,13 +104,13 @@ def test_a_full_disk_is_a_clear_error_and_keeps_the_last_round(tmp_path, monkeyp
     def fail(*args, **kwargs):
         raise error
 
-    for target, name in ((store, "save_file"), (store.np, "savez_compressed"), (Path, "write_text")):
+    for target, name in ((store, "save_file"), (store.np, "savez_compressed"), (os, "fsync")):
         with monkeypatch.context() as patch:
             patch.setattr(target, name, fail)
             with pytest.raises(store.RunError, match=r"the disk is full\. The last finished round is kept; free some"):
                 store.save_round(tmp_path, CONFIG, tensors(3), add_round(records.cut(2)))
         assert_round(tmp_path, 2)
-        assert not list(tmp_path.glob("*.tmp"))
+        assert not list(tmp_path.glob(".*.tmp*"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -119,7 +123,7 @@ def test_a_small_tmpfs(tmp_path):
         with pytest.raises(store.RunError, match="the disk is full"):
             store.save_round(tmp_path, CONFIG, {"big": torch.zeros(100_000)}, add_round(records))
         assert_round(tmp_path, 2)
-        assert not list(tmp_path.glob("*.tmp"))
+        assert not list(tmp_path.glob(".*.tmp*"))
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
@@ -155,7 +159,8 @@ def test_weights_are_checked_beyond_their_format(tmp_path):
 
 def test_pickles_are_not_loaded(tmp_path):
     stored(tmp_path, 1)
-    np.savez(tmp_path / "diagnostics.npz", weights=np.array([{"a": 1}], dtype=object))
+    pickled = np.array([{"a": 1}], dtype=object)
+    write_files(tmp_path, {"diagnostics.npz": lambda file: np.savez(file, weights=pickled)})  # with its checksum
     with pytest.raises(store.RunError, match="damaged"):
         store.read_diagnostics(tmp_path)
 
@@ -167,6 +172,9 @@ def test_another_config_under_the_same_folder(tmp_path):
         store.create(tmp_path, other, {})
     values = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**values, "k": 3}))
+    with pytest.raises(store.RunError, match=r"config\.json is damaged \(its contents do not match"):
+        store.create(tmp_path, other, {})
+    write_files(tmp_path, {"config.json": json.dumps({**values, "k": 3})})
     with pytest.raises(store.RunError, match="was made with another config"):
         store.create(tmp_path, other, {})
     with pytest.raises(store.RunError, match="was made with another config"):
@@ -184,15 +192,95 @@ def test_a_checkpoint_from_another_run(tmp_path):
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"k": 0}'])
 def test_a_damaged_config(tmp_path, content):
-    (tmp_path / "config.json").write_text(content)
+    write_files(tmp_path, {"config.json": content})  # with its checksum
     with pytest.raises(store.RunError, match=r"config\.json"):
         store.read_config(tmp_path)
+
+
+def test_a_config_of_another_version_names_it(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "provenance.json").write_text('{"matfl": "0.1.0"}')
+    with pytest.raises(store.RunError, match=r"matfl 0\.1\.0 wrote it before runs had checksums"):
+        store.read_config(tmp_path)
+    write_files(tmp_path, {"config.json": '{"mood": "blue"}', "provenance.json": '{"matfl": "9.0"}'})
+    with pytest.raises(store.RunError, match=r"'mood' is unknown to this version .* written by matfl 9\.0"):
+        store.read_config(tmp_path)
+
+
+READERS = {
+    "config.json": store.read_config,
+    "provenance.json": store.read_provenance,
+    "metrics.csv": store.read_metrics,
+    "rounds.jsonl": store.read_rounds,
+    "diagnostics.npz": store.read_diagnostics,
+    "state.json": store.read_state,
+    "checkpoint.safetensors": lambda path: store.load_checkpoint(path, CONFIG),
+    "manifest.json": store.read_metrics,
+}
+
+
+@pytest.mark.parametrize("file", READERS)
+def test_no_byte_changes_unnoticed(tmp_path, file):
+    """Every bit matters: damage that still parses is found as well."""
+    stored(tmp_path, 2)
+    content = (tmp_path / file).read_bytes()
+    generator = np.random.default_rng(0)
+    for place in generator.integers(len(content), size=40):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << int(generator.integers(8))
+        (tmp_path / file).write_bytes(damaged)
+        with pytest.raises(store.RunError, match=r"is damaged|manifest\.json does not list it"):
+            READERS[file](tmp_path)
+    (tmp_path / file).write_bytes(content)
+    READERS[file](tmp_path)
+
+
+@pytest.mark.parametrize("file", ["metrics.csv", "rounds.jsonl"])
+def test_a_lost_last_line_is_noticed(tmp_path, file):
+    stored(tmp_path, 2)
+    lines = (tmp_path / file).read_text().splitlines(keepends=True)
+    (tmp_path / file).write_text("".join(lines[:-1]))
+    with pytest.raises(store.RunError, match=f"{file} is damaged"):
+        READERS[file](tmp_path)
+
+
+@pytest.mark.parametrize("file", store.RECORD_FILES)
+def test_a_finished_run_that_lost_a_record_names_it(tmp_path, file):
+    stored(tmp_path, CONFIG.rounds)
+    assert store.is_finished(tmp_path, CONFIG)
+    (tmp_path / file).unlink()
+    with pytest.raises(store.RunError, match=rf"{file} is damaged \(missing.*--fresh"):
+        store.is_finished(tmp_path, CONFIG)
+
+
+def test_a_lost_checkpoint_is_no_new_run(tmp_path):
+    stored(tmp_path, 2)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    with pytest.raises(store.RunError, match=r"checkpoint\.safetensors is damaged \(missing\).*--fresh"):
+        store.stored_round(tmp_path, CONFIG)
+
+
+def test_files_are_as_readable_as_the_umask_says(tmp_path):
+    before = os.umask(0o022)
+    try:
+        stored(tmp_path, 1)
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
+    assert set(modes.values()) == {"0o644"}, modes
 
 
 def test_resumed_sessions_are_written_down(tmp_path):
     stored(tmp_path, 2)
     store.create(tmp_path, CONFIG, {"matfl": "1"})
     assert store.read_provenance(tmp_path) == {"matfl": "0", "resumed": [{"from_round": 2, "matfl": "1"}]}
+
+
+def test_a_finished_run_is_not_resumed(tmp_path):
+    stored(tmp_path, CONFIG.rounds)
+    before = (tmp_path / "provenance.json").read_bytes()
+    store.create(tmp_path, CONFIG, {"matfl": "1"})
+    assert (tmp_path / "provenance.json").read_bytes() == before
 
 
 def test_discard_keeps_foreign_files(tmp_path):

@@ -671,7 +671,7 @@ def test_records_are_computed_once_and_found_in_the_store_or_among_records(tmp_p
     job = Squares((1, 2), tmp_path / "trace")
     (first,) = load_or_compute([job], runs_dir=tmp_path / "a", jobs=1)
     assert first.values == {"squares": [1, 4]}
-    assert sorted(path.name for path in first.path.iterdir()) == ["arrays.npz", "record.json"]
+    assert sorted(path.name for path in first.path.iterdir()) == ["arrays.npz", "lock", "manifest.json", "record.json"]
     (again,) = load_or_compute([job], runs_dir=tmp_path / "b", records=[tmp_path / "a"], jobs=1)
     assert again.path == first.path
     assert np.array_equal(read_record(again.path).arrays["all"], [[1, 1], [2, 2]])

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _termination() -> Iterator[None]:
-    """Within, SIGTERM ends the process in order: unfinished files are removed, workers end. A second one ends at once."""
+    """Within, SIGTERM ends the process in order: unfinished files go, workers end. A second one ends it at once."""
 
     def end(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -265,9 +265,10 @@ def _find(arguments: argparse.Namespace) -> Run:
 
 def _run(arguments: argparse.Namespace) -> None:
     from matfl.runs.run import runs_folder
+    from matfl.runs.store import run_path
 
     config = _chosen_config(arguments)
-    _train(config, runs_folder(arguments.runs_dir) / config.name, arguments, fresh=arguments.fresh)
+    _train(config, run_path(config, runs_folder(arguments.runs_dir)), arguments, fresh=arguments.fresh)
 
 
 def _resume(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,5 @@
 """What everything else stands on and what knows nothing of federated learning.
 
-processes.py workers that end with the process that started them
 streams.py   random streams derived from names
 registry.py  named things that plug-ins can add to
 records.py   the rows that runs are recorded in
@@ -8,4 +7,5 @@ settings.py  `name=value` as text
 files.py     files written whole, and their checksums
 manifest.py  folders of files with checksums
 locks.py     locks between processes
+processes.py worker processes that end with their parent
 """

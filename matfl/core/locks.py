@@ -21,12 +21,12 @@ class LockError(OSError):
     """A lock that cannot be taken here at all; the message says why and what to do."""
 
 
-class BusyError(LockError):
+class BusyError(LockError, BlockingIOError):
     """Another process holds the lock."""
 
     def __init__(self, path: Path, who: str) -> None:
         self.holder = who
-        super().__init__(f"{path} is held by {who}")
+        super().__init__(f"{path} is held by another process ({who})")
 
 
 def _say(text: str) -> None:
@@ -34,10 +34,10 @@ def _say(text: str) -> None:
 
 
 def holder(path: Path) -> str:
-    """Who wrote his number into the lock file: 'process 1234', or 'another process'."""
+    """Who wrote a number into the lock file: 'pid 1234', or 'pid unknown'."""
     with suppress(OSError, ValueError):
-        return f"process {int(path.read_text(encoding='ascii'))}"
-    return "another process"
+        return f"pid {int(path.read_text(encoding='ascii'))}"
+    return "pid unknown"
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def locked(path: Path, *, wait: bool = True, say: Callable[[str], None] = _say) 
         except Timeout:
             if not wait:
                 raise BusyError(path, holder(path)) from None
-            say(f"waiting for {holder(path)}, which holds {path}")
+            say(f"waiting for another process ({holder(path)}), which holds {path}")
             lock.acquire()
     except (OSError, NotImplementedError) as error:
         if isinstance(error, LockError):

@@ -34,10 +34,11 @@ def read_manifest(folder: Path) -> Sums:
     """File name -> the checksums that it may have. Raises DamageError when the manifest is missing or unreadable."""
     path = folder / MANIFEST
     try:
-        files = json.loads(path.read_text(encoding="utf-8"))["files"]
+        raw = path.read_bytes()
+        files = json.loads(raw)["files"]
+        if raw != _written(files):
+            raise ValueError("its contents do not match its own checksum")
         sums = {name: (found,) if isinstance(found, str) else tuple(found) for name, found in files.items()}
-        if not all(isinstance(one, str) for found in sums.values() for one in found):
-            raise ValueError("not a list of checksums")
     except FileNotFoundError:
         raise DamageError(path, "missing: without it nothing tells whether the other files are whole") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -68,7 +69,12 @@ def write_files(folder: Path, contents: Mapping[str, Content]) -> None:
 
 def _write_manifest(folder: Path, sums: Sums) -> None:
     files = {name: found[0] if len(found) == 1 else list(dict.fromkeys(found)) for name, found in sorted(sums.items())}
-    replace_file(folder / MANIFEST, json_bytes({"files": files}))
+    replace_file(folder / MANIFEST, _written(files))
+
+
+def _written(files: Mapping[str, str | list[str]]) -> bytes:
+    """The manifest's bytes, its own checksum among them."""
+    return json_bytes({"files": files, "sha256": digest(json_bytes(files))})
 
 
 def remove_files(folder: Path, names: Sequence[str]) -> None:

@@ -8,20 +8,19 @@ processes one fills the folder while the other waits for it. A folder that no lo
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from matfl.core.files import json_hash as key_hash
+from matfl.core.locks import locked
 from matfl.core.processes import child_of_this
 from matfl.data import checksums
 from matfl.tasks.task import TASKS
@@ -58,19 +57,6 @@ class DataError(ValueError):
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
     """Where decoded arrays are kept: `cache_dir`, else $MATFL_CACHE, else ~/.cache/matfl."""
     return Path(cache_dir or os.environ.get("MATFL_CACHE") or Path.home() / ".cache" / "matfl").expanduser()
-
-
-def key_hash(key: object) -> str:
-    """12 hexadecimal digits that stand for a JSON-able key."""
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file `path` against other processes. Raises BlockingIOError when it is held, unless `wait`."""
-    with open(path, "a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
 
 
 def build_once(folder: Path, fill: Callable[[Path], Mapping[str, Any]]) -> None:

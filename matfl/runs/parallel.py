@@ -7,16 +7,18 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matfl.config.run_config import PRESETS, RunConfig
-from matfl.runs.store import RunError, read_state
+from matfl.core.processes import end_with
+from matfl.runs.store import RunError, read_state, run_path
 
 if TYPE_CHECKING:
     from matfl.server.methods import Method
 
-__all__ = ["describe", "register_backend", "train_all"]
+__all__ = ["describe", "register_backend", "train_all", "worker_killed"]
 
 
 def describe(config: RunConfig) -> str:
@@ -111,10 +113,9 @@ def _results(
 
     if jobs == 1 and backend == "loky":
         for index, config in enumerate(configs):
-            yield _run_one(index, config, base / config.name, None, options)
+            yield _run_one(index, config, run_path(config, base), None, options)
         return
     import joblib
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     try:
         register_backend(backend)
@@ -122,17 +123,27 @@ def _results(
         raise RunError(str(error)) from None
     limits = {"inner_max_num_threads": 1} if backend == "loky" else {}
     shared = {**options, "parent": os.getpid()}
+    with (
+        worker_killed("finished rounds are stored"),
+        joblib.parallel_config(backend=backend, n_jobs=jobs or -1, **limits),
+    ):
+        order = "list" if backend == "ray" else "generator_unordered"  # Ray's backend gives all at the end
+        yield from joblib.Parallel(return_as=order, batch_size=1, pre_dispatch=jobs or "all")(
+            joblib.delayed(_run_one)(index, config, run_path(config, base), METHODS.get(config.method), shared)
+            for index, config in enumerate(configs)
+        )
+
+
+@contextmanager
+def worker_killed(kept: str) -> Iterator[None]:
+    """The end of a worker process as a RunError; `kept` says what is not lost."""
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
     try:
-        with joblib.parallel_config(backend=backend, n_jobs=jobs or -1, **limits):  # -1: all of the cluster's cores
-            order = "list" if backend == "ray" else "generator_unordered"  # Ray's backend gives all at the end
-            yield from joblib.Parallel(return_as=order, batch_size=1, pre_dispatch=jobs or "all")(
-                joblib.delayed(_run_one)(index, config, base / config.name, METHODS.get(config.method), shared)
-                for index, config in enumerate(configs)
-            )
+        yield
     except TerminatedWorkerError:
         raise RunError(
-            "a worker process was killed, perhaps for lack of memory: use fewer jobs; finished rounds are "
-            "stored, so the same call goes on"
+            f"a worker process was killed, perhaps for lack of memory: use fewer jobs; {kept}, so the same call goes on"
         ) from None
 
 
@@ -149,14 +160,10 @@ def _run_one(
     if method is not None and method.name not in METHODS:
         register(method)
     options = dict(options)
-    parent = options.pop("parent", None)
-    here = os.getppid()
-
-    def orphaned() -> bool:
-        return parent == here and os.getppid() != here
-
+    if (parent := options.pop("parent", None)) is not None:
+        end_with(parent)
     try:
-        federation.run(config, path, stop=orphaned, **options)
+        federation.run(config, path, **options)
     except Exception as error:
         return index, f"{error}\n{traceback.format_exc()}"
     return index, None
@@ -170,7 +177,7 @@ class _Monitor:
     """Progress of many runs on stderr: one bar over their rounds, or one line a finished run."""
 
     def __init__(self, configs: Sequence[RunConfig], base: Path, *, enabled: bool, jobs: int | None) -> None:
-        self.paths = [base / config.name for config in configs]
+        self.paths = [run_path(config, base) for config in configs]
         self.total = sum(config.rounds for config in configs)
         self.enabled, self.jobs, self.ended = enabled, jobs, 0
         self.bar: Any = None

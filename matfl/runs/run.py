@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from matfl.config.run_config import RunConfig
+from matfl.core.manifest import read_checked, write_files
+from matfl.core.records import RoundRow
 from matfl.runs.parallel import train_all
 from matfl.runs.store import (
     METRIC_COLUMNS,
@@ -25,6 +26,7 @@ from matfl.runs.store import (
     read_metrics,
     read_provenance,
     read_rounds,
+    run_path,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Run:
         return pd.DataFrame(read_metrics(self.path), columns=list(METRIC_COLUMNS))
 
     @cached_property
-    def rounds(self) -> list[dict[str, Any]]:
+    def rounds(self) -> list[RoundRow]:
         """One dict a round: losses and bytes per client, seconds per phase, who was left out."""
         return read_rounds(self.path)
 
@@ -108,11 +110,7 @@ def export(run: Run, folder: Folder) -> Path:
     if not run.finished:
         raise RunError(f"{run.path} is not finished: `matfl resume {run.path}` first")
     target = Path(folder) / run.config.name
-    target.mkdir(parents=True, exist_ok=True)
-    for name in RECORD_FILES:
-        temporary = target / (name + ".tmp")
-        shutil.copyfile(run.path / name, temporary)
-        temporary.replace(target / name)
+    write_files(target, {name: read_checked(run.path, name) for name in RECORD_FILES})
     return target
 
 
@@ -160,7 +158,7 @@ def load_or_run(
             fresh=fresh,
             progress=progress,
         )
-        found |= {config: Run(base / config.name) for config in missing}
+        found |= {config: Run(run_path(config, base)) for config in missing}
     by_config = {config: found[config] for config in wanted}
     return [by_config[config] for config in configs] if isinstance(configs, Sequence) else list(by_config.values())
 
@@ -175,7 +173,7 @@ def _find(config: RunConfig, base: Path, records: Sequence[Path]) -> Run | None:
     """The finished run of `config`, made of the pictures that this version renders."""
     from matfl.runs.engine import data_version
 
-    for path in (folder / config.name for folder in (base, *records)):
+    for path in (run_path(config, folder) for folder in (base, *records)):
         if not (path / "config.json").exists():
             continue
         if read_config(path) != config:

@@ -1,32 +1,42 @@
-"""One run's folder: what is in it, and how it survives a kill, a full disk and a second process.
+"""One run's folder: what is in it, and how it survives a kill, a full disk, damage and a second process.
 
-A round is stored by four renames, the checkpoint's last. The checkpoint names its round, so it is the point at which
-the round counts: records that reach further (a kill between two renames) are cut back to it when the run goes on.
+A round is stored by renames under a manifest of checksums (`matfl.core.manifest`), the checkpoint's last but for the
+summary. The checkpoint names its round, so it is the point at which the round counts: records that reach further (a
+kill between two renames) are cut back to it when the run goes on. Whatever is read is compared with its checksum.
 """
 
 from __future__ import annotations
 
 import csv
 import errno
-import fcntl
-import hashlib
 import io
 import json
-import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from matfl.config.identity import SCHEMA
 from matfl.config.run_config import RunConfig, from_dict
+from matfl.core import locks
+from matfl.core.files import json_bytes
+from matfl.core.manifest import (
+    MANIFEST,
+    DamageError,
+    check_file,
+    read_checked,
+    read_manifest,
+    remove_files,
+    write_files,
+)
+from matfl.core.records import MetricRow, RoundRow
 
 __all__ = [
     "METRIC_COLUMNS",
@@ -40,18 +50,22 @@ __all__ = [
     "load_checkpoint",
     "locked",
     "mark",
+    "missing_plugins",
+    "plugin_remedy",
     "read_config",
     "read_diagnostics",
     "read_metrics",
     "read_provenance",
     "read_rounds",
+    "read_settings",
     "read_state",
+    "run_path",
     "save_round",
     "stored_round",
 ]
 
-METRIC_COLUMNS = ("round", "domain", "task", "client", "kind", "metric", "value")
-"""Columns of metrics.csv, and the order of a row in `Records.metrics`."""
+METRIC_COLUMNS = MetricRow._fields
+"""Columns of metrics.csv."""
 
 RECORD_FILES = ("config.json", "provenance.json", "metrics.csv", "rounds.jsonl", "diagnostics.npz")
 """What is kept of a run without its weights."""
@@ -71,10 +85,10 @@ class RunBusyError(RunError):
 class Records:
     """All that a run has measured so far."""
 
-    metrics: list[tuple[Any, ...]] = field(default_factory=list)
-    """Rows of metrics.csv (`METRIC_COLUMNS`)."""
-    rounds: list[dict[str, Any]] = field(default_factory=list)
-    """One JSON-able dict a round, with its 1-based number under 'round'."""
+    metrics: list[MetricRow] = field(default_factory=list)
+    """Rows of metrics.csv."""
+    rounds: list[RoundRow] = field(default_factory=list)
+    """Lines of rounds.jsonl, one a round."""
     diagnostics: dict[str, list[np.ndarray]] = field(default_factory=dict)
     """One array a round and name; stacked in diagnostics.npz."""
     static: dict[str, np.ndarray] = field(default_factory=dict)
@@ -83,7 +97,7 @@ class Records:
     def cut(self, rounds: int) -> Records:
         """The records of the first `rounds` rounds."""
         return Records(
-            metrics=[row for row in self.metrics if row[0] <= rounds],
+            metrics=[row for row in self.metrics if row.round <= rounds],
             rounds=[row for row in self.rounds if row["round"] <= rounds],
             diagnostics={name: arrays[:rounds] for name, arrays in self.diagnostics.items()},
             static=self.static,
@@ -98,23 +112,21 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[None]:
     """
     with _disk(path):
         path.mkdir(parents=True, exist_ok=True)
-        file = open(path / _LOCK, "a+")  # noqa: SIM115  (closed below, which releases the lock)
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
+            stack.enter_context(locks.locked(path / _LOCK, wait=wait))
+        except locks.BusyError as error:
             raise RunBusyError(
-                f"{path}: another process (pid {holder}) is training this run; wait for it, or stop it and resume"
+                f"{path}: another process ({error.holder}) is training this run; wait for it, or stop it and resume"
+            ) from None
+        except OSError as error:
+            raise RunError(
+                str(error) if isinstance(error, locks.LockError) else f"{path}: cannot lock: {error}"
             ) from None
         with _disk(path):
-            file.truncate(0)
-            file.write(f"{os.getpid()}\n")
-            file.flush()
+            for stale in path.glob(".*.tmp*"):  # of a process that was killed while it wrote
+                stale.unlink(missing_ok=True)
         yield
-    finally:
-        file.close()
 
 
 @contextmanager
@@ -129,36 +141,6 @@ def _disk(path: Path) -> Iterator[None]:
         raise RunError(
             f"{path}: cannot write: {reason}. The last finished round is kept; {remedy} and resume the run"
         ) from error
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, flush it to the disk and rename it to `path`."""
-    temporary = path.with_name(path.name + ".tmp")
-    with _disk(path):
-        try:
-            write(temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    _replace(path, write)
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2, sort_keys=False) + "\n"
 
 
 def create(path: Path, config: RunConfig, provenance: Mapping[str, Any]) -> None:
@@ -177,19 +159,30 @@ def create(path: Path, config: RunConfig, provenance: Mapping[str, Any]) -> None
                 "its config was changed, or the folder copied; choose another folder"
             )
     else:
-        _replace_text(config_file, _json({"schema": SCHEMA, **config.to_json()}))
-    if provenance_file.exists() and stored_round(path, config):
-        first = _read_json(provenance_file)
-        again = {"from_round": stored_round(path, config), **provenance}
-        _replace_text(provenance_file, _json({**first, "resumed": [*first.get("resumed", []), again]}))
-    else:
-        _replace_text(provenance_file, _json(provenance))
+        with _disk(path):
+            write_files(path, {"config.json": json_bytes({"schema": SCHEMA, **config.to_json()})})
+    number = stored_round(path, config)
+    if number and number == config.rounds:
+        return
+    if provenance_file.exists() and number:
+        first = read_provenance(path)
+        provenance = {**first, "resumed": [*first.get("resumed", []), {"from_round": number, **provenance}]}
+    with _disk(path):
+        write_files(path, {"provenance.json": json_bytes(provenance)})
+
+
+def run_path(config: RunConfig, folder: Path) -> Path:
+    """The folder of the config's run in a run store: also one that another preset's name labels."""
+    named = folder / config.name
+    if (named / "config.json").exists():
+        return named
+    return next((path.parent for path in sorted(folder.glob(f"*-{config.hash}/config.json"))), named)
 
 
 def discard(path: Path) -> None:
     """Remove what a run has stored in folder `path`, so that it starts anew. Other files there stay."""
-    for name in (_CHECKPOINT, _STATE, *RECORD_FILES):  # the checkpoint first: without it nothing else counts
-        (path / name).unlink(missing_ok=True)
+    with _disk(path):
+        remove_files(path, (_STATE, _CHECKPOINT, *RECORD_FILES))
 
 
 def save_round(path: Path, config: RunConfig, tensors: Mapping[str, Tensor], records: Records) -> None:
@@ -203,32 +196,37 @@ def save_round(path: Path, config: RunConfig, tensors: Mapping[str, Tensor], rec
     writer.writerow(METRIC_COLUMNS)
     writer.writerows(records.metrics)
     arrays = {**records.static, **{name: np.stack(items) for name, items in records.diagnostics.items()}}
-    _replace(path / "diagnostics.npz", lambda temporary: _save_npz(temporary, arrays))
-    _replace_text(path / "metrics.csv", text.getvalue())
-    _replace_text(path / "rounds.jsonl", "".join(json.dumps(row) + "\n" for row in records.rounds))
     # One key only: the library keeps metadata in a hash map, whose order would differ from process to process.
-    header = {"matfl": json.dumps({"round": number, "config": config.hash, "sha256": _digest(tensors)})}
-    _replace(path / _CHECKPOINT, lambda temporary: save_file(dict(tensors), temporary, metadata=header))
-    mark(path, config, number)
+    header = {"matfl": json.dumps({"round": number, "config": config.hash})}
+    with _disk(path):
+        write_files(
+            path,
+            {
+                "diagnostics.npz": lambda temporary: _save_npz(temporary, arrays),
+                "metrics.csv": text.getvalue(),
+                "rounds.jsonl": "".join(json.dumps(row) + "\n" for row in records.rounds),
+                _CHECKPOINT: lambda temporary: save_file(dict(tensors), temporary, metadata=header),
+                _STATE: _state(config, number),
+            },
+        )
 
 
 def mark(path: Path, config: RunConfig, number: int) -> None:
-    """Write state.json, the summary of how far the run is."""
-    state = {"round": number, "rounds": config.rounds, "finished": number >= config.rounds, "config": config.hash}
-    _replace_text(path / _STATE, _json(state))
+    """Write state.json, the summary of how far the run is, where it is missing or says something else."""
+    if not (path / _STATE).exists() or read_state(path).get("round") != number:
+        with _disk(path):
+            write_files(path, {_STATE: _state(config, number)})
+
+
+def _state(config: RunConfig, number: int) -> bytes:
+    return json_bytes(
+        {"round": number, "rounds": config.rounds, "finished": number >= config.rounds, "config": config.hash}
+    )
 
 
 def _save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     with open(path, "wb") as file:  # given a name, numpy would append .npz to it
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].detach().reshape(-1).contiguous().view(torch.uint8).cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _damaged(path: Path, reason: object) -> RunError:
@@ -237,19 +235,35 @@ def _damaged(path: Path, reason: object) -> RunError:
     )
 
 
+T = TypeVar("T")
+
+
+def _read(path: Path, name: str, parse: Callable[[bytes], T]) -> T:
+    """The parsed content of a run's file. Raises RunError when it is missing, damaged or not what it should be."""
+    try:
+        return parse(read_checked(path, name))
+    except DamageError as error:
+        raise _damaged(error.path, error.reason) from None
+    except Exception as error:  # damage that has its checksum: a zip archive alone fails in many ways
+        raise _damaged(path / name, error) from None
+
+
 def _header(path: Path) -> dict[str, Any]:
     """What a run's checkpoint says of itself; no weights are read."""
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["matfl"])
-        return {"round": int(header["round"]), "config": str(header["config"]), "sha256": str(header["sha256"])}
+        return {"round": int(header["round"]), "config": str(header["config"])}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None
 
 
 def stored_round(path: Path, config: RunConfig) -> int:
-    """Finished rounds of the run in `path`, 0 without a checkpoint. Raises RunError if another config made it."""
+    """Finished rounds of the run in `path`, 0 before the first. Raises RunError if another config made its checkpoint,
+    or if that is lost."""
     if not (path / _CHECKPOINT).exists():
+        if read_state(path).get("round"):
+            raise _damaged(path / _CHECKPOINT, "missing")
         return 0
     header = _header(path / _CHECKPOINT)
     if header["config"] != config.hash:
@@ -269,15 +283,15 @@ def load_checkpoint(path: Path, config: RunConfig) -> tuple[dict[str, Tensor], R
     number = stored_round(path, config)
     file = path / _CHECKPOINT
     try:
-        tensors = load_file(file)
+        tensors = load_file(check_file(path, _CHECKPOINT))
+    except DamageError as error:
+        raise _damaged(error.path, error.reason) from None
     except (SafetensorError, OSError) as error:
         raise _damaged(file, error) from None
-    if _digest(tensors) != _header(file)["sha256"]:
-        raise _damaged(file, "its contents do not match their checksum")
     stacked = read_diagnostics(path)
     per_round = [name for name in stacked if name not in STATIC]
     records = Records(
-        metrics=[tuple(row) for row in read_metrics(path)],
+        metrics=read_metrics(path),
         rounds=read_rounds(path),
         diagnostics={name: list(stacked[name]) for name in per_round},
         static={name: stacked[name] for name in stacked if name in STATIC},
@@ -293,21 +307,31 @@ STATIC = ("client_pairs", "layers")
 
 
 def is_finished(path: Path, config: RunConfig) -> bool:
-    """Whether folder `path` holds all rounds of the run: by its state, or as a record without weights by its rounds."""
-    if (path / _STATE).exists():
-        return bool(read_state(path).get("finished")) and all((path / name).exists() for name in RECORD_FILES)
-    if (path / _CHECKPOINT).exists() or not all((path / name).exists() for name in RECORD_FILES):
+    """Whether folder `path` holds all rounds of the run: by its state, or as a record without weights by its rounds.
+
+    Raises RunError naming the file when the run is finished but has lost one.
+    """
+    if not (path / MANIFEST).exists():
         return False
-    return len(read_rounds(path)) == config.rounds
-
-
-def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(path, error) from None
+        listed = read_manifest(path)
+    except DamageError as error:
+        raise _damaged(error.path, error.reason) from None
+    if _CHECKPOINT in listed or _STATE in listed:
+        if not read_state(path).get("finished"):
+            return False
+    elif "rounds.jsonl" not in listed:
+        return False
+    for name in RECORD_FILES:
+        if not (path / name).exists():
+            raise _damaged(path / name, "missing, though the run is finished")
+    return bool(_STATE in listed or len(read_rounds(path)) == config.rounds)
+
+
+def _json_object(content: bytes) -> dict[str, Any]:
+    value = json.loads(content)
     if not isinstance(value, dict):
-        raise _damaged(path, "not a JSON object")
+        raise ValueError("not a JSON object")
     return value
 
 
@@ -315,57 +339,91 @@ def read_config(path: Path) -> RunConfig:
     """The config in a run's folder. Raises RunError when it is missing, damaged or of another version of matfl."""
     if not (path / "config.json").exists():
         raise RunError(f"{path} holds no run (no config.json): `matfl runs` lists those that there are")
+    stored = read_settings(path)
     try:
-        return from_dict(_read_json(path / "config.json"), written_by=_writer(path))
+        return from_dict(stored, written_by=_writer(path))
     except (TypeError, ValueError) as error:
-        raise RunError(f"{path / 'config.json'}: {error}") from None
+        raise RunError(f"{path / 'config.json'}: {error}{_plugin_hint(path)}") from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The stored parameters of a run as they are, whether or not this version and its plug-ins know them all."""
+    if not (path / MANIFEST).exists() and (path / "config.json").exists():
+        raise RunError(
+            f"{path / 'config.json'} has no checksum ({MANIFEST} is missing): {_writer(path)} wrote it before runs had "
+            "checksums, or the file was lost; train the run again (--fresh), or use that version"
+        )
+    return _read(path, "config.json", _json_object)
 
 
 def _writer(path: Path) -> str:
     """The version of matfl that began the run in `path`, in words."""
     try:
         return f"matfl {json.loads((path / 'provenance.json').read_text(encoding='utf-8'))['matfl']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another version of matfl"
+
+
+def _plugin_hint(path: Path) -> str:
+    try:
+        missing = missing_plugins(read_provenance(path))
+    except RunError:
+        return ""
+    return f" ({plugin_remedy(missing)})" if missing else ""
+
+
+def missing_plugins(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """What a run needs that nobody registered here -> the module that registered it when the run began."""
+    return {what: module for what, module in provenance.get("plugins", {}).items() if module not in sys.modules}
+
+
+def plugin_remedy(missing: Mapping[str, str]) -> str:
+    """One sentence on the plug-ins that a run needs."""
+    what, module = next(iter(missing.items()))
+    if module == "__main__":
+        return f"{what} was registered in a notebook or script: register it there and go on from there"
+    return f"{what} comes from plug-in {module}, which is not imported here: add `--import {module}`"
 
 
 def read_state(path: Path) -> dict[str, Any]:
     """How far the run in `path` is: round, rounds, finished, config; empty before its first round is stored."""
-    return _read_json(path / _STATE) if (path / _STATE).exists() else {}
+    return _read(path, _STATE, _json_object) if (path / _STATE).exists() else {}
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
     """What made the run: versions, device, seed, git commit."""
-    return _read_json(path / "provenance.json")
+    return _read(path, "provenance.json", _json_object)
 
 
-def read_metrics(path: Path) -> list[list[Any]]:
-    """The rows of metrics.csv with numbers parsed (`METRIC_COLUMNS`)."""
-    try:
-        with open(path / "metrics.csv", encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
-        if tuple(rows[0]) != METRIC_COLUMNS:
-            raise ValueError(f"columns {rows[0]}")
+def read_metrics(path: Path) -> list[MetricRow]:
+    """The rows of metrics.csv with numbers parsed."""
+
+    def parse(content: bytes) -> list[MetricRow]:
+        rows = list(csv.reader(io.StringIO(content.decode(), newline="")))
+        if not rows or tuple(rows[0]) != METRIC_COLUMNS:
+            raise ValueError(f"columns {rows[0] if rows else 'missing'}")
         return [
-            [int(r), domain, task, int(client), kind, metric, float(value)]
-            for r, domain, task, client, kind, metric, value in rows[1:]
+            MetricRow(int(number), domain, task, int(client), cast(Any, kind), metric, float(value))
+            for number, domain, task, client, kind, metric, value in rows[1:]
         ]
-    except (OSError, ValueError, IndexError) as error:
-        raise _damaged(path / "metrics.csv", error) from None
+
+    return _read(path, "metrics.csv", parse)
 
 
-def read_rounds(path: Path) -> list[dict[str, Any]]:
+def read_rounds(path: Path) -> list[RoundRow]:
     """The lines of rounds.jsonl."""
-    try:
-        return [json.loads(line) for line in (path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise _damaged(path / "rounds.jsonl", error) from None
+
+    def parse(content: bytes) -> list[RoundRow]:
+        return [cast(RoundRow, _json_object(line)) for line in content.splitlines()]
+
+    return _read(path, "rounds.jsonl", parse)
 
 
 def read_diagnostics(path: Path) -> dict[str, np.ndarray]:
     """The arrays of diagnostics.npz; nothing pickled is read."""
-    try:
-        with np.load(path / "diagnostics.npz", allow_pickle=False) as file:
+
+    def parse(content: bytes) -> dict[str, np.ndarray]:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except Exception as error:  # a zip archive fails in many ways: zipfile, zlib, struct, numpy's ValueError
-        raise _damaged(path / "diagnostics.npz", error) from None
+
+    return _read(path, "diagnostics.npz", parse)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -14,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import matfl
+from matfl.core.files import digest, replace_file
+from matfl.core.manifest import read_checked, write_files
 from matfl.paper.claims import Claim
 from matfl.paper.studies.base import Plan
-from matfl.paper.studies.store import Job, Record, job_name, load_or_compute, replace_file, write_json
+from matfl.paper.studies.store import Job, Record, job_name, load_or_compute
+from matfl.runs.store import RunError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,9 +105,10 @@ def has_votes(run: Run) -> bool:
 def _recorded(run: Run, folders: Sequence[Path], *, votes: bool) -> Run:
     """The record of this very run (not merely of its config), if there is one with all that is needed."""
     from matfl.runs.run import Run as StoredRun
+    from matfl.runs.store import run_path
 
     for folder in folders:
-        copy = StoredRun(folder / run.config.name)
+        copy = StoredRun(run_path(run.config, folder))
         whole = (copy.path / "config.json").exists() and copy.finished
         if whole and copy.provenance == run.provenance and (has_votes(copy) or not votes):
             return copy
@@ -173,7 +176,7 @@ class Session:
             "study": self.study,
             "preset": self.preset,
             "runs": len(names),
-            "hash": hashlib.sha256("\n".join(names).encode()).hexdigest()[:12],
+            "hash": digest("\n".join(names).encode())[:12],
             "seeds": sorted({config.seed for config in self.configs.values()}),
             "data": sorted({config.tasks for config in self.configs.values()}),
             "matfl": matfl.__version__,
@@ -203,8 +206,8 @@ class Session:
         """The verdicts, to be shown; the driver finds them in `<study>.json` of $MATFL_FIGURES."""
         report = Report(tuple(claims))
         if folder := os.environ.get("MATFL_FIGURES"):
-            rows = [claim.row() for claim in report.claims]
-            write_json(Path(folder) / f"{self.study}.json", {"claims": rows, "provenance": self.provenance()})
+            content = {"claims": [claim.row() for claim in report.claims], "provenance": self.provenance()}
+            replace_file(Path(folder) / f"{self.study}.json", json.dumps(content, indent=1, sort_keys=True) + "\n")
         return report
 
 
@@ -225,9 +228,8 @@ def export_record(run: Run, folder: Path, *, votes: bool) -> Path:
 
     Numbers keep six significant digits, weights and cosines half precision.
     """
-    from matfl.runs.run import export
-
-    target = export(run, folder)
+    if not run.finished:
+        raise RunError(f"{run.path} is not finished: `matfl resume {run.path}` first")
     kept = {
         name: array.astype(np.float16) if array.dtype == np.float32 else array
         for name, array in run.diagnostics.items()
@@ -238,12 +240,14 @@ def export_record(run: Run, folder: Path, *, votes: bool) -> Path:
     rounds = [json.dumps({name: value for name, value in row.items() if name != "clients"}) for row in run.rounds]
     table = run.metrics.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     files = {
+        "config.json": read_checked(run.path, "config.json"),
+        "provenance.json": read_checked(run.path, "provenance.json"),
         "diagnostics.npz": buffer.getvalue(),
         "metrics.csv": table.encode(),
         "rounds.jsonl": ("\n".join(rounds) + "\n").encode(),
     }
-    for name, data in files.items():
-        replace_file(target / name, data)
+    target = folder / run.config.name
+    write_files(target, files)
     return target
 
 

@@ -1,18 +1,19 @@
 """Stored results that are not federated runs: found again by hash, computed in resumable units over processes.
 
-A record is a folder `<kind>-<hash12>/` with `record.json` (spec, values, provenance) and `arrays.npz`. Units wait in
-the same folder until the last of them is done; a killed computation goes on with the units that are missing.
+A record is a folder `<kind>-<hash12>/` with `record.json` (spec, values, provenance), `arrays.npz` and their checksums.
+Units wait in the same folder until the last of them is done; a killed computation goes on with the units that are
+missing, and two at once share them.
 """
 
 from __future__ import annotations
 
-import hashlib
+import io
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +21,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from matfl.runs.parallel import register_backend
+from matfl.core.files import json_bytes, json_hash
+from matfl.core.locks import BusyError, locked
+from matfl.core.manifest import MANIFEST, DamageError, read_checked, read_manifest, write_files
+from matfl.core.processes import end_with
+from matfl.runs.parallel import register_backend, worker_killed
+from matfl.runs.store import RunError
 
-__all__ = ["Job", "Record", "job_name", "load_or_compute", "read_record", "replace_file", "write_json", "write_record"]
+__all__ = ["Job", "Record", "job_name", "load_or_compute", "read_record", "write_record"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -70,96 +76,124 @@ class Record:
 
 def job_name(job: Job) -> str:
     """`<kind>-<hash12>` of the spec: the record's folder."""
-    text = json.dumps({"kind": job.kind, **job.spec()}, sort_keys=True)
-    return f"{job.kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{job.kind}-{json_hash({'kind': job.kind, **job.spec()})}"
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file whole: to a temporary name, flushed and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON to a temporary name, flush and rename."""
-    replace_file(path, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
-
-
-def _write_arrays(path: Path, arrays: Arrays) -> None:
-    import io
-
+def _packed(arrays: Arrays) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # the stub takes `allow_pickle` for an array
-    replace_file(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def _read_arrays(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+def _read(folder: Path, name: str) -> tuple[dict[str, Any], Arrays]:
+    """The JSON object `name` and the arrays of a record or unit. Raises RunError naming the file that is damaged."""
+    try:
+        content = json.loads(read_checked(folder, name))
+        with np.load(io.BytesIO(read_checked(folder, "arrays.npz")), allow_pickle=False) as file:
+            return dict(content), {key: file[key] for key in file.files}
+    except DamageError as error:
+        raise _damaged(error.path, error.reason) from None
+    except Exception as error:  # damage that has its checksum: a zip archive alone fails in many ways
+        raise _damaged(folder, error) from None
+
+
+def _damaged(path: Path, reason: object) -> RunError:
+    return RunError(f"{path} is damaged ({reason}): put back a copy, or remove {path.parent} to compute it anew")
 
 
 def write_record(folder: Path, record: Record) -> Path:
     """Write a record to `folder/<name of its own folder>`; record.json last, as the mark that it is whole."""
     target = folder / record.path.name
-    _write_arrays(target / "arrays.npz", record.arrays)
-    write_json(target / "record.json", {"spec": record.spec, "values": record.values, "provenance": record.provenance})
+    content = {"spec": record.spec, "values": record.values, "provenance": record.provenance}
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
+    write_files(target, {"arrays.npz": _packed(record.arrays), "record.json": text})
     return target
 
 
 def read_record(path: Path) -> Record:
-    """The record in a folder. FileNotFoundError where it is not whole."""
-    content = json.loads((path / "record.json").read_text())
-    return Record(
-        path=path,
-        spec=content["spec"],
-        values=content["values"],
-        provenance=content["provenance"],
-        arrays=_read_arrays(path / "arrays.npz"),
-    )
+    """The record in a folder. Raises RunError where a file of it is missing or damaged."""
+    content, arrays = _read(path, "record.json")
+    try:
+        parts = {name: content[name] for name in ("spec", "values", "provenance")}
+    except KeyError as error:
+        raise _damaged(path / "record.json", f"no {error}") from None
+    return Record(path=path, arrays=arrays, **parts)
 
 
-def _unit(job: Job, unit: str, folder: Path, device: str | None) -> None:
-    """Compute one unit into `folder/unit`, unless it is there."""
+def _stored(path: Path, job: Job) -> bool:
+    """Whether a record is there. One whose files are lost counts, so that reading it names them."""
+    if (path / "record.json").exists():
+        return True
+    if not (path / MANIFEST).exists() or any((path / unit).exists() for unit in job.units()):
+        return False  # not begun, or killed while the record was written: the units are still there
+    try:
+        return "record.json" in read_manifest(path)
+    except DamageError as error:
+        raise _damaged(error.path, error.reason) from None
+
+
+def _unit(job: Job, unit: str, folder: Path, *, device: str | None, wait: bool, parent: int) -> bool:
+    """Compute one unit into `folder/unit`, unless it is there; False when another process is at it and not `wait`."""
     import torch
 
-    if (folder / unit / "values.json").exists():
-        return
-    threads, began = torch.get_num_threads(), time.monotonic()
-    torch.set_num_threads(1)  # one process a core beats many threads in each
+    end_with(parent)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        values, arrays = job.compute(unit, device=device)
-    finally:
-        torch.set_num_threads(threads)
-    _write_arrays(folder / unit / "arrays.npz", arrays)
-    write_json(folder / unit / "values.json", {"values": values, "seconds": time.monotonic() - began})
+        with locked(folder / f"{unit}.lock", wait=wait):
+            if (folder / "record.json").exists() or (folder / unit / "values.json").exists():
+                return True
+            threads, began = torch.get_num_threads(), time.monotonic()
+            torch.set_num_threads(1)  # one process a core beats many threads in each
+            try:
+                values, arrays = job.compute(unit, device=device)
+            finally:
+                torch.set_num_threads(threads)
+            values = {"values": values, "seconds": time.monotonic() - began}
+            write_files(folder / unit, {"arrays.npz": _packed(arrays), "values.json": json_bytes(values)})
+    except BusyError:
+        return False
+    return True
 
 
-def _finish(job: Job, folder: Path, provenance: dict[str, Any]) -> Record:
-    parts, seconds = [], 0.0
-    for unit in job.units():
-        stored = json.loads((folder / unit / "values.json").read_text())
-        parts.append((stored["values"], _read_arrays(folder / unit / "arrays.npz")))
-        seconds += stored["seconds"]
-    values, arrays = job.combine(parts)
-    record = Record(
-        path=folder,
-        spec=job.spec(),
-        values=values,
-        arrays=arrays,
-        provenance={**provenance, "seconds": round(seconds, 1)},
-    )
-    write_record(folder.parent, record)
-    for unit in job.units():
-        shutil.rmtree(folder / unit)
+def _finish(job: Job, folder: Path, provenance: Mapping[str, Any]) -> Record:
+    """The record of a job whose units are all there; another process may have put it together meanwhile."""
+    with locked(folder / "lock"):
+        if (folder / "record.json").exists():
+            return read_record(folder)
+        parts, seconds = [], 0.0
+        for unit in job.units():
+            stored, arrays = _read(folder / unit, "values.json")
+            parts.append((stored["values"], arrays))
+            seconds += stored["seconds"]
+        values, arrays = job.combine(parts)
+        record = Record(
+            path=folder,
+            spec=job.spec(),
+            values=values,
+            arrays=arrays,
+            provenance={**provenance, "seconds": round(seconds, 1)},
+        )
+        write_record(folder.parent, record)
+        _remove_units(job, folder)
     return record
 
 
-def _progress(results: Iterable[None], total: int, title: str) -> Iterator[None]:
+def _remove_units(job: Job, folder: Path) -> None:
+    for unit in job.units():
+        shutil.rmtree(folder / unit, ignore_errors=True)
+        (folder / f"{unit}.lock").unlink(missing_ok=True)
+
+
+def _discard(job: Job, folder: Path) -> None:
+    """Remove what is stored of a job, once nobody puts it together."""
+    if folder.exists():
+        with locked(folder / "lock"):
+            for name in ("record.json", MANIFEST, "arrays.npz"):
+                (folder / name).unlink(missing_ok=True)
+            _remove_units(job, folder)
+
+
+def _progress(results: Iterable[bool], total: int, title: str) -> Iterator[bool]:
     """Pass results on; a bar on a terminal, else a line for every tenth of them."""
     from tqdm import tqdm
 
@@ -187,8 +221,6 @@ def load_or_compute(
 
     `jobs` processes share the missing units of all jobs (default: one a core). `fresh` computes everything again.
     """
-    from joblib import Parallel, delayed
-
     wanted = list(wanted)
     found: dict[str, Record] = {}
     missing: dict[str, Job] = {}
@@ -197,30 +229,39 @@ def load_or_compute(
         if name in found or name in missing:
             continue
         if fresh:
-            shutil.rmtree(runs_dir / name, ignore_errors=True)
+            _discard(job, runs_dir / name)
         places = [] if fresh else [folder / name for folder in (runs_dir, *records)]
-        stored = next((place for place in places if (place / "record.json").exists()), None)
+        stored = next((place for place in places if _stored(place, job)), None)
         if stored is not None:
             found[name] = read_record(stored)
         else:
             missing[name] = job
     if missing:
-        tasks = [(job, unit, runs_dir / name) for name, job in missing.items() for unit in job.units()]
-        together = [task for task in tasks if not task[0].alone]
-        register_backend(backend)
-        parallel = Parallel(
-            n_jobs=jobs or os.cpu_count() or 1,
-            backend=backend,
-            return_as="generator_unordered" if backend == "loky" else "list",
-        )
-        calls = (delayed(_unit)(job, unit, folder, device) for job, unit, folder in together)
-        kinds = ", ".join(sorted({job.kind for job, *_ in together}))
-        for _ in _progress(parallel(calls), len(together), f"computing {kinds}"):
-            pass
-        for job, unit, folder in tasks:
-            if job.alone:
-                print(f"measuring {job_name(job)}", file=sys.stderr, flush=True)
-                _unit(job, unit, folder, device)
+        _compute(missing, runs_dir, jobs=jobs, backend=backend, device=device)
         for name, job in missing.items():
             found[name] = _finish(job, runs_dir / name, provenance or {})
     return [found[job_name(job)] for job in wanted]
+
+
+def _compute(missing: Mapping[str, Job], runs_dir: Path, *, jobs: int | None, backend: str, device: str | None) -> None:
+    """All units of the missing jobs: side by side, then those that must run alone, then those of other processes."""
+    from joblib import Parallel, delayed
+
+    tasks = [(job, unit, runs_dir / name) for name, job in missing.items() for unit in job.units()]
+    together = [task for task in tasks if not task[0].alone]
+    register_backend(backend)
+    parallel = Parallel(
+        n_jobs=jobs or os.cpu_count() or 1,
+        backend=backend,
+        return_as="generator_unordered" if backend == "loky" else "list",
+    )
+    options: dict[str, Any] = {"device": device, "parent": os.getpid()}
+    calls = (delayed(_unit)(*task, wait=False, **options) for task in together)
+    kinds = ", ".join(sorted({job.kind for job, *_ in together}))
+    with worker_killed("what is computed is stored"):
+        for _ in _progress(parallel(calls), len(together), f"computing {kinds}"):
+            pass
+    for job, unit, folder in tasks:
+        if job.alone and not (folder / unit / "values.json").exists():
+            print(f"measuring {job_name(job)}", file=sys.stderr, flush=True)
+        _unit(job, unit, folder, wait=True, **options)
