@@ -17,6 +17,7 @@ from tiny import contents, tiny
 from matfl.cli import main as cli
 from matfl.cli import report
 from matfl.config.run_config import PRESETS, load_toml, preset
+from matfl.core.manifest import write_files
 from matfl.runs import engine as federation
 from matfl.runs import predict, store
 from matfl.runs.run import Run
@@ -217,8 +218,7 @@ def test_no_runs(matfl, tmp_path):
 
 
 def test_a_damaged_run_is_listed_as_such(matfl, tmp_path):
-    (tmp_path / "runs" / "broken").mkdir(parents=True)
-    (tmp_path / "runs" / "broken" / "config.json").write_text("{")
+    write_files(tmp_path / "runs" / "broken", {"config.json": "{"})
     code, out, _ = matfl("runs")
     assert code == 0
     assert "is damaged" in out
@@ -340,7 +340,7 @@ def test_bad_predictions(matfl, run, tmp_path):
     finally:
         (tmp_path / "kept").rename(run.path / "checkpoint.safetensors")
     assert code == 1
-    assert "holds no weights" in err
+    assert "checkpoint.safetensors is damaged (missing)" in err
 
 
 def test_sparklines():

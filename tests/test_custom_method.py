@@ -18,6 +18,7 @@ from matfl.core.registry import PLUGINS
 from matfl.runs import engine as federation
 from matfl.runs.predict import models_of
 from matfl.runs.run import Run, load_or_run
+from matfl.runs.workspace import Workspace
 from matfl.server.grouping import normalise, similarity
 from matfl.server.methods import METHODS, method
 
@@ -43,7 +44,7 @@ def test_a_registered_method_decides_the_weights(tmp_path, registered):
 
 def test_an_unknown_method_names_the_known_ones(tmp_path):
     with pytest.raises(Exception, match="unknown method 'nearest'"):
-        load_or_run([tiny(method="nearest")], runs_dir=tmp_path / "runs", cache_dir=tmp_path / "cache", jobs=1)
+        load_or_run([tiny(method="nearest")], workspace=Workspace(tmp_path / "runs", cache=tmp_path / "cache"), jobs=1)
 
 
 @pytest.fixture
@@ -136,6 +137,7 @@ sys.path.insert(0, {str(tests)!r})
 from tiny import tiny
 from matfl.server.methods import method
 from matfl.runs.run import load_or_run
+from matfl.runs.workspace import Workspace
 
 @method(title="Selfish", description="nobody else")
 def selfish(round):
@@ -144,7 +146,8 @@ def selfish(round):
 
 if __name__ == "__main__":
     configs = [tiny(method="selfish", rounds=1, seed=seed) for seed in range(2)]
-    runs = load_or_run(configs, runs_dir={str(tmp_path / "runs")!r}, cache_dir={str(tmp_path / "cache")!r}, jobs=2)
+    place = Workspace({str(tmp_path / "runs")!r}, cache={str(tmp_path / "cache")!r})
+    runs = load_or_run(configs, workspace=place, jobs=2)
     print([float(abs(run.diagnostics["weights"][0]).trace()) for run in runs])
 """
     done = subprocess.run(

@@ -14,6 +14,7 @@ import pytest
 from synthetic_runs import fake_run
 
 from matfl.config.run_config import smoke
+from matfl.core.locks import locked
 from matfl.core.manifest import write_files
 from matfl.paper import reproduce as driver
 from matfl.paper.claims import Above, Claim, Part
@@ -23,6 +24,8 @@ from matfl.paper.studies import STUDIES, Plan
 from matfl.paper.studies import session as places
 from matfl.paper.studies.base import setting
 from matfl.paper.studies.session import VOTES, Session, collect, export_record
+from matfl.runs.store import RunError
+from matfl.runs.workspace import Workspace
 
 
 def write_notebook(path: Path, parameters: str, *cells: str) -> None:
@@ -71,17 +74,17 @@ def test_unknown_parameters_are_errors_that_list_the_known_ones() -> None:
 
 def test_errors_come_before_any_training(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown preset 'quikc'"):
-        reproduce(["04"], preset="quikc", runs_dir=tmp_path)
+        reproduce(["04"], preset="quikc", workspace=Workspace(tmp_path))
     with pytest.raises(ValueError, match="unknown parameter 'kk': 04_k_sweep has"):
-        reproduce(["04"], preset="smoke", parameters={"kk": "3"}, runs_dir=tmp_path)
+        reproduce(["04"], preset="smoke", parameters={"kk": "3"}, workspace=Workspace(tmp_path))
     with pytest.raises(TypeError, match="seeds='x': expected int"):
-        reproduce(["04"], preset="smoke", parameters={"seeds": "x"}, runs_dir=tmp_path)
+        reproduce(["04"], preset="smoke", parameters={"seeds": "x"}, workspace=Workspace(tmp_path))
     with pytest.raises(ValueError, match=r"k=40: choose 1\.\.18"):
-        reproduce(["04"], preset="smoke", parameters={"ks": "40"}, runs_dir=tmp_path)
+        reproduce(["04"], preset="smoke", parameters={"ks": "40"}, workspace=Workspace(tmp_path))
     with pytest.raises(ValueError, match="give the preset with --preset"):
-        reproduce(["04"], parameters={"preset": "smoke"}, runs_dir=tmp_path)
+        reproduce(["04"], parameters={"preset": "smoke"}, workspace=Workspace(tmp_path))
     with pytest.raises(ValueError, match="--update-notebooks replaces"):
-        reproduce(["04"], preset="smoke", update_notebooks=True, runs_dir=tmp_path)
+        reproduce(["04"], preset="smoke", update_notebooks=True, workspace=Workspace(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
@@ -158,7 +161,7 @@ session.report([Claim(text="The number is positive.", parts=(part,))])
 
     monkeypatch.setattr(driver, "STUDIES", {"90_first": plan, "91_second": plan})
     monkeypatch.setattr(driver, "notebooks_folder", lambda: notebooks)
-    monkeypatch.setattr(driver, "figures_folder", lambda name: tmp_path / "figures" / name)
+    monkeypatch.setattr(Workspace, "figures", lambda self, name: tmp_path / "figures" / name)
     monkeypatch.setattr(driver, "collect", made_up)
     monkeypatch.setattr(driver, "export_record", lambda run, folder, votes: folder)
     monkeypatch.setenv("MATFL_RUNS", str(tmp_path / "elsewhere"))
@@ -166,9 +169,10 @@ session.report([Claim(text="The number is positive.", parts=(part,))])
 
 
 def test_notebooks_are_executed_and_their_claims_reported(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert reproduce(preset="smoke", parameters={"number": "3"}, runs_dir=small / "runs") == 0
+    assert reproduce(preset="smoke", parameters={"number": "3"}, workspace=Workspace(small / "runs")) == 0
     out = small / "figures" / "smoke-number=3"
     assert sorted(path.name for path in out.iterdir()) == [
+        ".lock",
         "90_first.ipynb",
         "90_first.json",
         "90_first_line.csv",
@@ -192,9 +196,14 @@ def test_notebooks_are_executed_and_their_claims_reported(small: Path, capsys: p
     assert "MATFL_FIGURES" not in os.environ
 
 
+def there(small: Path) -> dict[str, Any]:
+    """Options that keep everything in the test's folder."""
+    return {"workspace": Workspace(small / "runs"), "out": small / "out"}
+
+
 @pytest.mark.slow
 def test_a_failing_notebook_is_named_and_the_others_go_on(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert reproduce(preset="smoke", parameters={"number": -1}, runs_dir=small / "runs", out=small / "out") == 1
+    assert reproduce(preset="smoke", parameters={"number": -1}, **there(small)) == 1
     printed = capsys.readouterr().out
     assert "not held   The number is positive." in printed
     assert "FAILED     AssertionError: negative" in printed
@@ -203,20 +212,20 @@ def test_a_failing_notebook_is_named_and_the_others_go_on(small: Path, capsys: p
 
 @pytest.mark.slow
 def test_a_parameter_that_one_study_lacks_is_passed_to_the_other(small: Path) -> None:
-    assert reproduce(["91"], preset="smoke", parameters={"word": "x"}, runs_dir=small / "runs", out=small / "out") == 0
+    assert reproduce(["91"], preset="smoke", parameters={"word": "x"}, **there(small)) == 0
     with pytest.raises(ValueError, match="unknown parameter 'word': 90_first has"):
-        reproduce(["90"], preset="smoke", parameters={"word": "x"}, runs_dir=small / "runs", out=small / "out")
+        reproduce(["90"], preset="smoke", parameters={"word": "x"}, **there(small))
 
 
 @pytest.mark.slow
 def test_executed_notebooks_take_the_place_of_the_checkouts(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "checkout", lambda: small)
-    assert reproduce(["90"], preset="quick", runs_dir=small / "runs", update_notebooks=True) == 0
+    assert reproduce(["90"], preset="quick", workspace=Workspace(small / "runs"), update_notebooks=True) == 0
     first = (small / "notebooks" / "90_first.ipynb").read_bytes()
     content = nbformat.reads(first.decode(), as_version=4)
     assert [cell.execution_count for cell in content.cells] == [1, 2]
     assert "parameters" in content.cells[0].metadata["tags"]
-    assert reproduce(["90"], preset="quick", runs_dir=small / "runs", update_notebooks=True) == 0
+    assert reproduce(["90"], preset="quick", workspace=Workspace(small / "runs"), update_notebooks=True) == 0
     assert (small / "notebooks" / "90_first.ipynb").read_bytes() == first
     assert parameters_of(small / "notebooks" / "90_first.ipynb")["number"] == ("int", 1)
 
@@ -266,8 +275,8 @@ def test_exported_records_are_small_and_still_runs(tmp_path: Path) -> None:
     run = Run(write_run(tmp_path / "runs", config, fake_run(config)))
     export_record(run, tmp_path / "full", votes=True)
     export_record(run, tmp_path / "lean", votes=False)
-    (full,) = load_or_run([config], runs_dir=tmp_path / "none", records=[tmp_path / "full"])
-    (lean,) = load_or_run([config], runs_dir=tmp_path / "none", records=[tmp_path / "lean"])
+    (full,) = load_or_run([config], workspace=Workspace(tmp_path / "none", records=tmp_path / "full"))
+    (lean,) = load_or_run([config], workspace=Workspace(tmp_path / "none", records=tmp_path / "lean"))
     assert set(full.diagnostics) - set(lean.diagnostics) == set(VOTES)
     assert lean.diagnostics["weights"].dtype == np.float16
     assert np.abs(lean.diagnostics["weights"] - run.diagnostics["weights"]).max() < 1e-3
@@ -286,18 +295,18 @@ def test_a_record_without_the_votes_that_are_needed_does_not_count(
     config = setting(smoke(), "scenes9", method="matfl")
     run = Run(write_run(tmp_path / "runs", config, fake_run(config)))
     export_record(run, tmp_path / "lean", votes=False)
-    monkeypatch.setattr(places, "record_folders", lambda: [tmp_path / "lean"])
-    (found,) = collect(Plan(configs=(config,)), runs_dir=tmp_path / "none")
+    place = Workspace(tmp_path / "none", records=tmp_path / "lean")
+    (found,) = collect(Plan(configs=(config,)), workspace=place)
     assert found.path.parent == tmp_path / "lean"
     asked = []
 
     def trained(configs: Any, **options: Any) -> list[Run]:
-        asked.append(options.get("records"))
-        return [run if options.get("records") is None else found for _ in configs]
+        asked.append(options["workspace"].records)
+        return [found if asked[-1] else run for _ in configs]
 
     monkeypatch.setattr("matfl.runs.run.load_or_run", trained)
-    (richer,) = collect(Plan(configs=(config,), votes=(config,)), runs_dir=tmp_path / "none")
-    assert asked == [[tmp_path / "lean"], None]
+    (richer,) = collect(Plan(configs=(config,), votes=(config,)), workspace=place)
+    assert asked == [(tmp_path / "lean",), ()]
     assert "votes" in richer.diagnostics
 
 
@@ -310,13 +319,13 @@ def test_what_is_drawn_does_not_depend_on_which_copy_of_a_run_is_at_hand(
     stored = Run(write_run(tmp_path / "runs", config, fake_run(config, 1 / 3)))
     record = export_record(stored, tmp_path / "figures" / "runs", votes=False)
     monkeypatch.setenv("MATFL_FIGURES", str(tmp_path / "figures"))
-    (found,) = collect(Plan(configs=(config,)), runs_dir=tmp_path / "runs")
+    (found,) = collect(Plan(configs=(config,)), workspace=Workspace(tmp_path / "runs"))
     assert found.path == record
-    (with_votes,) = collect(Plan(configs=(config,), votes=(config,)), runs_dir=tmp_path / "runs")
+    (with_votes,) = collect(Plan(configs=(config,), votes=(config,)), workspace=Workspace(tmp_path / "runs"))
     assert with_votes.path == stored.path
     provenance = json.loads((stored.path / "provenance.json").read_text())
     write_files(stored.path, {"provenance.json": json.dumps({**provenance, "started": "later"})})
-    (again,) = collect(Plan(configs=(config,)), runs_dir=tmp_path / "runs")
+    (again,) = collect(Plan(configs=(config,)), workspace=Workspace(tmp_path / "runs"))
     assert again.path == stored.path, "another run of the same config is not its copy"
 
 
@@ -334,13 +343,31 @@ def test_records_keep_votes_that_a_part_of_the_studies_does_not_need(tmp_path: P
     assert [path.name for path in (tmp_path / "out").iterdir()] == [config.name]
 
 
-def test_folders_do_not_depend_on_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MATFL_RUNS", raising=False)
-    before = places.store_folder(), places.notebooks_folder(), places.figures_folder("quick")
-    monkeypatch.chdir(tmp_path)
-    assert (places.store_folder(), places.notebooks_folder(), places.figures_folder("quick")) == before
-    monkeypatch.setattr(places, "checkout", lambda: None)
-    assert places.store_folder() == tmp_path / "runs"
-    assert places.figures_folder("quick") == tmp_path / "figures" / "quick"
-    assert places.record_folders() == []
-    assert places.store_folder(tmp_path / "given") == tmp_path / "given"
+def test_two_drawings_into_one_folder_wait_for_each_other(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from threading import Thread
+
+    results: list[int] = []
+
+    def draw() -> None:
+        results.append(reproduce(["90"], preset="smoke", **there(small)))
+
+    (small / "out").mkdir()
+    with locked(small / "out" / ".lock"):
+        other = Thread(target=draw)
+        other.start()
+        other.join(2.5)
+        assert other.is_alive()
+    other.join(120)
+    assert results == [0]
+    assert f"waiting for another process (pid {os.getpid()}), which holds" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_anything_is_computed(small: Path) -> None:
+    (small / "file").write_text("")
+    with pytest.raises(RunError, match=r"file: cannot write figures there .* choose another folder with --out"):
+        reproduce(["90"], preset="smoke", workspace=Workspace(small / "runs"), out=small / "file")
+
+
+def test_an_empty_name_is_no_study() -> None:
+    with pytest.raises(ValueError, match="unknown study ''"):
+        driver.choose([""])

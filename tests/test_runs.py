@@ -18,10 +18,10 @@ from tiny import TINY, contents, tiny
 
 from matfl.core.manifest import MANIFEST, write_files
 from matfl.runs import engine as federation
-from matfl.runs import run as runs
 from matfl.runs import store
 from matfl.runs.parallel import describe
 from matfl.runs.run import export, list_runs, load_or_run, metrics_table
+from matfl.runs.workspace import Workspace
 
 TRAIN = """
 import sys
@@ -65,7 +65,8 @@ def quickly(monkeypatch):
 
 
 def find(configs, base, **options):
-    return load_or_run(configs, runs_dir=base, device="cpu", **{"progress": False, "jobs": 1, **options})
+    place = Workspace(base, records=options.pop("records", ()))
+    return load_or_run(configs, workspace=place, device="cpu", **{"progress": False, "jobs": 1, **options})
 
 
 def test_runs_come_in_the_order_asked_for_and_are_trained_once(tmp_path, quickly):
@@ -157,14 +158,6 @@ def test_bad_options(tmp_path, quickly, monkeypatch):
         find([tiny()], tmp_path, backend="ray")
 
 
-def test_the_store_has_a_default_place(tmp_path, monkeypatch):
-    monkeypatch.delenv("MATFL_RUNS", raising=False)
-    assert runs.runs_folder() == Path("runs")
-    monkeypatch.setenv("MATFL_RUNS", str(tmp_path))
-    assert runs.runs_folder() == tmp_path
-    assert runs.runs_folder("x") == Path("x")
-
-
 def test_unfinished_runs_are_not_exported(tmp_path, quickly):
     (run,) = find([tiny()], tmp_path)
     state = json.loads((run.path / "state.json").read_text())
@@ -245,9 +238,9 @@ def test_a_second_process_is_refused_when_it_does_not_wait(tmp_path, cache):
 @pytest.mark.slow
 def test_side_by_side_or_one_by_one_the_numbers_are_the_same(tmp_path, cache):
     configs = [tiny(seed=seed, method=method) for seed in (0, 1) for method in ("matfl", "local")]
-    options = {"device": "cpu", "cache_dir": cache, "progress": False}
-    one = load_or_run(configs, runs_dir=tmp_path / "one", jobs=1, **options)
-    two = load_or_run(configs, runs_dir=tmp_path / "two", jobs=2, **options)
+    options = {"device": "cpu", "progress": False}
+    one = load_or_run(configs, workspace=Workspace(tmp_path / "one", cache=cache), jobs=1, **options)
+    two = load_or_run(configs, workspace=Workspace(tmp_path / "two", cache=cache), jobs=2, **options)
     for a, b in zip(one, two, strict=True):
         assert contents(a.path) == contents(b.path)
 
@@ -257,12 +250,12 @@ def test_a_ray_cluster_gives_the_same_numbers(tmp_path, cache, monkeypatch):
     ray = pytest.importorskip("ray")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.chdir(tmp_path)
-    configs, options = [tiny(seed=seed) for seed in (0, 1)], {"device": "cpu", "cache_dir": cache, "progress": False}
+    configs, options = [tiny(seed=seed) for seed in (0, 1)], {"device": "cpu", "progress": False}
     try:
-        there = load_or_run(configs, runs_dir="there", backend="ray", **options)
+        there = load_or_run(configs, workspace=Workspace("there", cache=cache), backend="ray", **options)
     finally:
         ray.shutdown()
-    here = load_or_run(configs, runs_dir="here", jobs=1, **options)
+    here = load_or_run(configs, workspace=Workspace("here", cache=cache), jobs=1, **options)
     for a, b in zip(there, here, strict=True):
         assert contents(a.path) == contents(b.path)
 
@@ -272,9 +265,9 @@ def test_an_interrupted_call_goes_on(tmp_path, cache):
     # A test run in the background of a shell inherits that interrupts are ignored.
     code = (
         f"import signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nfrom tiny import tiny\n"
-        "from matfl.runs.run import load_or_run\n"
+        "from matfl.runs.run import load_or_run\nfrom matfl.runs.workspace import Workspace\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "load_or_run([tiny(seed=s, rounds=30) for s in range(3)], runs_dir=sys.argv[1], cache_dir=sys.argv[2],"
+        "load_or_run([tiny(seed=s, rounds=30) for s in range(3)], workspace=Workspace(sys.argv[1], cache=sys.argv[2]),"
         " jobs=2, device='cpu')"
     )
     process = subprocess.Popen(
@@ -289,8 +282,7 @@ def test_an_interrupted_call_goes_on(tmp_path, cache):
     before = {run.config.seed: len(run.rounds) for run in list_runs(tmp_path) if (run.path / "state.json").exists()}
     found = load_or_run(
         [tiny(seed=s, rounds=30) for s in range(3)],
-        runs_dir=tmp_path,
-        cache_dir=cache,
+        workspace=Workspace(tmp_path, cache=cache),
         jobs=2,
         device="cpu",
         progress=False,

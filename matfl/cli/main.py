@@ -17,6 +17,7 @@ from matfl.core.settings import parse_settings
 if TYPE_CHECKING:
     from matfl.config.run_config import RunConfig
     from matfl.runs.run import Run
+    from matfl.runs.workspace import Workspace
 
 __all__ = ["main"]
 
@@ -108,7 +109,9 @@ def _command(
 
 
 def _places(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
-    parser.add_argument("--runs-dir", metavar="DIR", help="the run store (default: $MATFL_RUNS, else ./runs)")
+    parser.add_argument(
+        "--runs-dir", metavar="DIR", help="the run store (default: $MATFL_RUNS, else runs in the checkout or folder)"
+    )
     if training:
         parser.add_argument("--data-dir", metavar="DIR", help="real data sets (default: $MATFL_DATA)")
         parser.add_argument(
@@ -229,6 +232,14 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _places(predict, training=False)
 
 
+def _workspace(arguments: argparse.Namespace) -> Workspace:
+    """The places that the options name, the default ones else."""
+    from matfl.runs.workspace import Workspace
+
+    given = vars(arguments)
+    return Workspace(given.get("runs_dir"), cache=given.get("cache_dir"), data=given.get("data_dir"))
+
+
 def _chosen_config(arguments: argparse.Namespace) -> RunConfig:
     from matfl.config.run_config import load_toml, override, preset
     from matfl.server.methods import METHODS
@@ -244,31 +255,31 @@ def _chosen_config(arguments: argparse.Namespace) -> RunConfig:
 
 
 def _find(arguments: argparse.Namespace) -> Run:
-    """The run that RUN names: a folder, or in the run store a name or the end of one (its hash)."""
-    from matfl.runs.run import Run, list_runs, runs_folder
+    """The run that RUN names: a folder, or a name or the end of one (its hash) in the store, else in the records."""
+    from matfl.runs.run import Run, list_runs
 
     path = Path(arguments.run)
     if (path / "config.json").exists():
         return Run(path)
-    matches = [
-        run
-        for run in list_runs(arguments.runs_dir)
-        if run.path.name == arguments.run or run.path.name.endswith(f"-{arguments.run}")
-    ]
-    if len(matches) != 1:
-        raise FileNotFoundError(
-            f"no run {arguments.run!r}: neither a run's folder nor the name or hash of one in "
-            f"{runs_folder(arguments.runs_dir)}; `matfl runs` lists them"
-        )
-    return matches[0]
+    place = _workspace(arguments)
+    for folder in (place.runs, *place.records):
+        names = (run for run in list_runs(folder))
+        matches = [run for run in names if f"-{run.path.name}".endswith(f"-{arguments.run}")]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise ValueError(f"{arguments.run!r} fits {', '.join(run.path.name for run in matches)}: give a whole name")
+    raise FileNotFoundError(
+        f"no run {arguments.run!r}: neither a run's folder nor the name or hash of one in {place.runs} or among the "
+        "records; `matfl runs` lists them"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from matfl.runs.run import runs_folder
     from matfl.runs.store import run_path
 
     config = _chosen_config(arguments)
-    _train(config, run_path(config, runs_folder(arguments.runs_dir)), arguments, fresh=arguments.fresh)
+    _train(config, run_path(config, _workspace(arguments).runs), arguments, fresh=arguments.fresh)
 
 
 def _resume(arguments: argparse.Namespace) -> None:
@@ -286,7 +297,8 @@ def _train(config: RunConfig, path: Path, arguments: argparse.Namespace, *, fres
     from matfl.runs.run import Run
     from matfl.runs.store import is_finished
 
-    places = {"device": arguments.device, "data_dir": arguments.data_dir, "cache_dir": arguments.cache_dir}
+    place = _workspace(arguments)
+    places = {"device": arguments.device, "data_dir": place.data, "cache_dir": place.cache}
     if fresh or not is_finished(path, config):
         federation.prepare(
             [config],
@@ -323,10 +335,11 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 def _runs(arguments: argparse.Namespace) -> None:
     from matfl.cli import report
-    from matfl.runs.run import list_runs, runs_folder
+    from matfl.runs.run import list_runs
 
-    runs = list_runs(arguments.runs_dir)
-    print(report.listing(runs) if runs else f"no runs in {runs_folder(arguments.runs_dir)}")
+    folder = _workspace(arguments).runs
+    runs = list_runs(folder)
+    print(report.listing(runs) if runs else f"no runs in {folder}")
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -415,9 +428,7 @@ def _reproduce(arguments: argparse.Namespace) -> int | None:
         jobs=arguments.jobs,
         backend=arguments.backend,
         out=arguments.out,
-        runs_dir=arguments.runs_dir,
-        data_dir=arguments.data_dir,
-        cache_dir=arguments.cache_dir,
+        workspace=_workspace(arguments),
         device=arguments.device,
         update_notebooks=arguments.update_notebooks,
     )

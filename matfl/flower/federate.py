@@ -15,7 +15,7 @@ from matfl.flower.strategy import ManyTask
 from matfl.models.network import start_backbone
 from matfl.runs import store
 from matfl.runs.engine import begin, pick_device, provenance, repeatable
-from matfl.runs.run import runs_folder
+from matfl.runs.workspace import Workspace
 from matfl.server.server import Server, ServerState
 
 __all__ = ["app", "federation"]
@@ -36,7 +36,7 @@ def federation(grid: Grid, settings: Settings) -> Path:
     """
     config, device = settings.config, pick_device(settings.device or None)
     server = Server(config, client_pairs(config), device=device)
-    path = runs_folder(settings.runs_dir or None) / settings.folder
+    path = Workspace(settings.runs_dir or None).runs / settings.folder
     with store.locked(path), repeatable(device):
         made_by = provenance(config, device)
         begin(

@@ -14,21 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matfl.config.run_config import preset as preset_config
+from matfl.core.files import unfinished
+from matfl.core.locks import locked
+from matfl.core.processes import child_of_this
 from matfl.paper.studies import STUDIES
 from matfl.paper.studies.base import Plan
 from matfl.paper.studies.session import (
-    checkout,
     collect,
     collect_records,
     export_record,
-    figures_folder,
     has_votes,
     merged,
     notebooks_folder,
     read_claims,
-    store_folder,
 )
 from matfl.paper.studies.store import Record, job_name, write_record
+from matfl.runs.parallel import worker_killed
+from matfl.runs.store import RunError
+from matfl.runs.workspace import Workspace, checkout
 
 if TYPE_CHECKING:
     from matfl.runs.run import Run
@@ -60,7 +63,7 @@ def choose(names: Sequence[str]) -> tuple[str, ...]:
     """
     chosen = []
     for name in names:
-        number, plain = name.zfill(2), name.removesuffix(".ipynb")
+        number, plain = name.zfill(2) if name else "", name.removesuffix(".ipynb")
         fits = [
             study for study in STUDIES if plain in (study, study.partition("_")[2]) or study.split("_")[0] == number
         ]
@@ -190,20 +193,26 @@ def _execute(study: str, notebook: Path, parameters: Mapping[str, object], out: 
 
 def _execute_all(
     typed: Mapping[str, Mapping[str, object]], out: Path, jobs: int | None
-) -> Iterator[tuple[str, str, float]]:
-    """Run the notebooks in processes of their own, `jobs` at a time: (study, error or '', seconds) as they end."""
+) -> Iterator[tuple[str, str, float, tuple[Mapping[str, str], ...]]]:
+    """Run the notebooks in processes of their own, `jobs` at a time: (study, error or '', seconds, claims) as they end.
+
+    Raises RunError when one of the processes is killed.
+    """
     from concurrent.futures import as_completed
 
     from joblib.externals.loky import ProcessPoolExecutor
 
     workers = min(len(typed), jobs or os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers) as pool:
+    ended = worker_killed("what is computed is stored")
+    with ended, ProcessPoolExecutor(workers, **child_of_this()) as pool:
         waiting = {
             pool.submit(_execute, study, notebooks_folder() / f"{study}.ipynb", parameters, out): study
             for study, parameters in typed.items()
         }
         for done in as_completed(waiting):
-            yield waiting[done], *done.result()
+            error, seconds = done.result()
+            study = waiting[done]
+            yield study, error, seconds, () if error else tuple(read_claims(out, study))
 
 
 def _recorded_seconds(runs: Sequence[Run], records: Sequence[Record]) -> float:
@@ -242,9 +251,7 @@ def reproduce(
     jobs: int | None = None,
     backend: str = "loky",
     out: str | Path | None = None,
-    runs_dir: str | Path | None = None,
-    data_dir: str | Path | None = None,
-    cache_dir: str | Path | None = None,
+    workspace: Workspace | None = None,
     device: str | None = None,
     update_notebooks: bool = False,
 ) -> int:
@@ -271,58 +278,67 @@ def reproduce(
             "ones: leave out -p and choose the notebooks' own preset"
         )
     suffix = "".join(f"-{name}={value}" for name, value in sorted((parameters or {}).items()))
-    folder = Path(out) if out else figures_folder(preset + suffix.replace("/", "_"))
-    folder = folder.resolve()
+    place = workspace or Workspace()
+    folder = (Path(out).expanduser() if out else place.figures(preset + suffix.replace("/", "_"))).resolve()
     plans = {study: _plan(study, known[study], typed[study]) for study in chosen}
-    store = store_folder(runs_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    place = Workspace(place.runs, records=(folder / "runs", *place.records), cache=place.cache, data=place.data)
+    _make_folder(folder)
 
     union = merged(plans.values())
     with _environment(
-        MATFL_RUNS=store,
-        MATFL_DATA=data_dir,
-        MATFL_CACHE=cache_dir,
+        MATFL_RUNS=place.runs,
+        MATFL_DATA=place.data,
+        MATFL_CACHE=place.cache,
         MATFL_FIGURES=folder,
         MPLBACKEND="module://matplotlib_inline.backend_inline",
     ):
         found = collect(
             union,
-            runs_dir=store,
-            data_dir=data_dir,
-            cache_dir=cache_dir,
+            workspace=place,
             fresh=fresh,
             jobs=jobs,
             backend=backend,
             device=device,
         )
         runs = {run.config: run for run in found}
-        records = collect_records(union, runs_dir=store, fresh=fresh, jobs=jobs, backend=backend, device=device)
-        _export(union, runs, records, folder / "runs")
+        records = collect_records(union, workspace=place, fresh=fresh, jobs=jobs, backend=backend, device=device)
         computed = {record.path.name: record for record in records}
         drawn = {}
-        for study, error, seconds in _execute_all(typed, folder, jobs):
-            drawn[study] = error, seconds
-            print(f"[{len(drawn)}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
+        with locked(folder / ".lock"):  # another process may be drawing into the folder
+            _export(union, runs, records, folder / "runs")
+            for study, error, seconds, claims in _execute_all(typed, folder, jobs):
+                drawn[study] = error, seconds, claims
+                print(f"[{len(drawn)}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
+            if chosen == tuple(STUDIES) and not parameters:
+                _prune(union, folder / "runs")
+            if update_notebooks:
+                _replace_notebooks([study for study, (error, *_) in drawn.items() if not error], folder)
     outcomes = []
     for study in chosen:
-        error, seconds = drawn[study]
+        error, seconds, claims = drawn[study]
         used = [runs[config] for config in dict.fromkeys(plans[study].configs)]
         outcomes.append(
             Outcome(
                 study=study,
                 error=error,
                 seconds=seconds,
-                claims=() if error else tuple(read_claims(folder, study)),
+                claims=claims,
                 compute_seconds=_recorded_seconds(used, [computed[job_name(job)] for job in plans[study].jobs]),
             )
         )
-    if chosen == tuple(STUDIES) and not parameters:
-        _prune(union, folder / "runs")
-    if update_notebooks:
-        _replace_notebooks([o.study for o in outcomes if not o.error], folder)
     print(_summary(outcomes, time.monotonic() - began))
     print(f"figures, numbers and executed notebooks: {folder}")
     return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder of the figures and try to write there, before anything is computed. Raises RunError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with unfinished(folder / "writable") as probe:
+            probe.write_bytes(b"")
+    except OSError as error:
+        raise RunError(f"{folder}: cannot write figures there ({error}): choose another folder with --out") from None
 
 
 def _export(plan: Plan, runs: Mapping[Any, Run], records: Sequence[Record], folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from matfl.config.run_config import PRESETS, RunConfig
 from matfl.core.processes import end_with
 from matfl.runs.store import RunError, read_state, run_path
+from matfl.runs.workspace import Workspace
 
 if TYPE_CHECKING:
     from matfl.server.methods import Method
@@ -55,20 +56,17 @@ def register_backend(backend: str) -> None:
 
 def train_all(
     configs: Sequence[RunConfig],
-    base: Path,
+    workspace: Workspace,
     *,
     jobs: int | None,
     backend: str,
     device: str | None,
-    data_dir: str | Path | None,
-    cache_dir: str | Path | None,
     fresh: bool,
     progress: bool,
 ) -> None:
-    """Train or resume `configs` in folders under `base`, `jobs` at a time, as `matfl.runs.run.load_or_run` says."""
+    """Train or resume `configs` in the workspace, `jobs` at a time, as `matfl.runs.run.load_or_run` says."""
     import joblib
 
-    from matfl.data.cache import cache_folder
     from matfl.runs import engine as federation
 
     if backend not in ("loky", "ray"):
@@ -79,12 +77,8 @@ def train_all(
     if jobs is None and backend == "loky":
         jobs = 1 if where.type == "cuda" else joblib.cpu_count()
     jobs = None if jobs is None else min(jobs, len(configs))
-    # A worker of a cluster has neither this process's folder nor its environment.
-    data_dir = data_dir or os.environ.get("MATFL_DATA")
-    places = {
-        "data_dir": Path(data_dir).expanduser().resolve() if data_dir else None,
-        "cache_dir": cache_folder(cache_dir).resolve(),
-    }
+    base = workspace.runs
+    places = {"data_dir": workspace.data, "cache_dir": workspace.cache}
     options = {**places, "device": str(where), "fresh": fresh, "wait": True}
     # Splits and starts go to the cache once, before the processes ask for them.
     federation.prepare(
@@ -93,7 +87,7 @@ def train_all(
     ordered = sorted(configs, key=_cost, reverse=True)
     failures: dict[RunConfig, str] = {}
     with _Monitor(ordered, base, enabled=progress, jobs=jobs) as monitor:
-        for index, failure in _results(ordered, base.resolve(), jobs, backend, options):
+        for index, failure in _results(ordered, base, jobs, backend, options):
             if failure:
                 failures[ordered[index]] = failure
             monitor.done(ordered[index], failure)

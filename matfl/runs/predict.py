@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,14 +14,16 @@ from matfl.client.training import answers
 from matfl.data import network_size
 from matfl.data.decoded import resize_image
 from matfl.data.pictures import open_picture, regular, rgb
-from matfl.models.network import build
+from matfl.models.network import Model, build
 from matfl.runs.engine import pick_device
-from matfl.runs.run import Run
 from matfl.runs.store import RunError, load_checkpoint, stored_round
 from matfl.server.server import models_of
 from matfl.tasks.task import Pair, pairs
 
-__all__ = ["predict", "write_predictions"]
+if TYPE_CHECKING:
+    from matfl.runs.run import Run
+
+__all__ = ["predict", "task_models", "write_predictions"]
 
 
 def predict(
@@ -47,18 +50,29 @@ def predict(
         if name not in {pair.name for pair in known}:
             raise ValueError(f"task {name!r}: this run has {', '.join(pair.name for pair in known)}")
     loaded = [(Path(file), _load(Path(file))) for file in images]
-    if not stored_round(run.path, run.config):
-        raise RunError(f"{run.path} holds no weights: train it (`matfl run`), records alone cannot predict")
-    tensors, _ = load_checkpoint(run.path, run.config)
-    states = models_of(run.config, tensors)
     for pair in chosen:
-        model = build(run.config, pair).to(where)
-        model.load_state_dict(states[pair.name])
+        model = run.models[pair.name].to(where)
         for file, image in loaded:
             small = resize_image(np.asarray(image), network_size(run.config, pair.domain))
             batch = torch.from_numpy(small.copy())[None]
             answer = answers(model, batch, pair, run.config, size=(image.height, image.width))
             yield file, pair, answer[0].cpu().numpy()
+        model.cpu()
+
+
+def task_models(run: Run) -> dict[str, Model]:
+    """The run's model of each pair by name, on the CPU, in evaluation mode. RunError for a run without weights."""
+    if not stored_round(run.path, run.config):
+        raise RunError(
+            f"{run.path} holds no weights: train it (`matfl run`, or a workspace with records=()), records alone "
+            "cannot predict"
+        )
+    tensors, _ = load_checkpoint(run.path, run.config)
+    states, models = models_of(run.config, tensors), {}
+    for pair in pairs(run.config.tasks):
+        models[pair.name] = build(run.config, pair).eval()
+        models[pair.name].load_state_dict(states[pair.name])
+    return models
 
 
 def _load(file: Path) -> Image.Image:

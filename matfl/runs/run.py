@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from matfl.config.run_config import RunConfig
+from matfl.config.run_config import RunConfig, override, preset
 from matfl.core.manifest import read_checked, write_files
 from matfl.core.records import RoundRow
 from matfl.runs.parallel import train_all
+from matfl.runs.predict import predict, task_models
 from matfl.runs.store import (
     METRIC_COLUMNS,
     RECORD_FILES,
@@ -28,13 +28,14 @@ from matfl.runs.store import (
     read_rounds,
     run_path,
 )
+from matfl.runs.workspace import Folder, Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Run", "export", "list_runs", "load_or_run", "metrics_table", "runs_folder"]
+    from matfl.models.network import Model
 
-Folder = str | Path
+__all__ = ["Run", "export", "list_runs", "load_or_run", "metrics_table", "run"]
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,35 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all its rounds are stored."""
+        """Whether all its rounds are stored. Raises RunError naming the file when a finished run has lost one."""
         return is_finished(self.path, self.config)
 
+    @cached_property
+    def models(self) -> dict[str, Model]:
+        """The model of each (domain, task) pair by name, on the CPU in evaluation mode; where clients keep models of
+        their own, the first client's. Raises RunError for a run without weights, a committed record say."""
+        return task_models(self)
 
-def runs_folder(runs_dir: Folder | None = None) -> Path:
-    """The run store: `runs_dir`, else $MATFL_RUNS, else ./runs."""
-    return Path(runs_dir or os.environ.get("MATFL_RUNS") or "runs")
+    def predict(
+        self, images: Folder | Sequence[Folder], *, tasks: Sequence[str] | None = None, device: str | None = None
+    ) -> dict[str, list[np.ndarray]]:
+        """The dense predictions for image files by pair, one a file, each at the file's own size.
+
+        Args:
+            tasks: only these pairs ('outdoor/semseg', ...); default all.
+
+        Raises ValueError for an unknown pair or a file that is no picture, RunError for a run without weights.
+        """
+        files = [images] if isinstance(images, str | Path) else images
+        found: dict[str, list[np.ndarray]] = {}
+        for _, pair, prediction in predict(self, files, tasks=tasks, device=device):
+            found.setdefault(pair.name, []).append(prediction)
+        return found
 
 
 def list_runs(folder: Folder | None = None) -> list[Run]:
     """Every run and record in `folder` (default: the run store), by name. Folders that are no runs are passed over."""
-    base = runs_folder(folder)
+    base = Path(folder) if folder else Workspace().runs
     return [Run(path.parent) for path in sorted(base.glob("*/config.json"))]
 
 
@@ -93,13 +111,18 @@ def metrics_table(runs: Iterable[Run]) -> pd.DataFrame:
     import pandas as pd
 
     listed = list(runs)
-    settings = [asdict(run.config) for run in listed]
-    differing = [name for name in (settings[0] if settings else ()) if len({str(s[name]) for s in settings}) > 1]
+    settings = [
+        {**{k: str(v) if isinstance(v, list) else v for k, v in run.config.to_json().items() if k != "parameters"}}
+        | {f"{run.config.method}.{name}": value for name, value in run.config.parameters}
+        for run in listed
+    ]
+    names = dict.fromkeys(name for setting in settings for name in setting)
+    differing = [name for name in names if len({str(setting.get(name)) for setting in settings}) > 1]
     tables = []
     for run, setting in zip(listed, settings, strict=True):
         table = run.metrics.copy()
         for position, name in enumerate(differing):
-            table.insert(position, name, str(setting[name]) if isinstance(setting[name], tuple) else setting[name])
+            table.insert(position, name, setting.get(name))
         table.insert(len(differing), "run", run.config.name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["run", *METRIC_COLUMNS])
@@ -114,27 +137,44 @@ def export(run: Run, folder: Folder) -> Path:
     return target
 
 
+def run(
+    config: RunConfig | str = "quick",
+    *,
+    workspace: Workspace | None = None,
+    device: str | None = None,
+    fresh: bool = False,
+    progress: bool = True,
+    **changes: object,
+) -> Run:
+    """The finished run of a config, or of a preset by name, with some parameters changed; trained when not stored.
+
+    >>> run("smoke", method="fedprox", seed=1, **{"fedprox.mu": 0.1})  # doctest: +SKIP
+
+    The other arguments are those of `load_or_run`.
+    """
+    chosen = override(preset(config) if isinstance(config, str) else config, **changes)
+    (found,) = load_or_run([chosen], workspace=workspace, device=device, fresh=fresh, progress=progress)
+    return found
+
+
 def load_or_run(
     configs: Iterable[RunConfig],
     *,
-    runs_dir: Folder | None = None,
-    records: Folder | Sequence[Folder] | None = None,
+    workspace: Workspace | None = None,
     jobs: int | None = None,
     backend: Literal["loky", "ray"] = "loky",
     device: str | None = None,
-    data_dir: Folder | None = None,
-    cache_dir: Folder | None = None,
     fresh: bool = False,
     progress: bool = True,
 ) -> list[Run]:
     """The finished runs of `configs`, in that order; those not found are trained first, the unfinished resumed.
 
     Args:
-        runs_dir: the run store; see `runs_folder`.
-        records: read-only folders of committed records, looked up by config after the run store.
+        workspace: where runs, records, cached pictures and data lie; default `Workspace()`.
         jobs: runs at a time, each in a process of its own with one thread. Default: one per core (with 'ray' of the
             cluster), or 1 on a GPU.
-        backend: 'loky' spreads over this machine, 'ray' over the cluster of a running Ray (runs_dir must be shared).
+        backend: 'loky' spreads over this machine, 'ray' over the cluster of a running Ray (whose machines share the
+            workspace).
         device: 'cpu', 'cuda', ...; default: a GPU if there is one.
         fresh: train everything again, whatever is stored.
         progress: report on stderr: one bar over all rounds, or one line per finished run when that is no terminal.
@@ -142,31 +182,15 @@ def load_or_run(
     Raises:
         RunError: some runs failed. All the others are stored by then, and each failure is named with its config.
     """
-    wanted = list(dict.fromkeys(configs))
-    base = runs_folder(runs_dir)
-    found = {} if fresh else {config: run for config in wanted if (run := _find(config, base, _folders(records)))}
+    given = list(configs)
+    wanted = list(dict.fromkeys(given))
+    place = workspace or Workspace()
+    found = {} if fresh else {config: run for config in wanted if (run := _find(config, place.runs, place.records))}
     missing = [config for config in wanted if config not in found]
     if missing:
-        train_all(
-            missing,
-            base,
-            jobs=jobs,
-            backend=backend,
-            device=device,
-            data_dir=data_dir,
-            cache_dir=cache_dir,
-            fresh=fresh,
-            progress=progress,
-        )
-        found |= {config: Run(run_path(config, base)) for config in missing}
-    by_config = {config: found[config] for config in wanted}
-    return [by_config[config] for config in configs] if isinstance(configs, Sequence) else list(by_config.values())
-
-
-def _folders(records: Folder | Sequence[Folder] | None) -> list[Path]:
-    if records is None:
-        return []
-    return [Path(records)] if isinstance(records, str | Path) else [Path(item) for item in records]
+        train_all(missing, place, jobs=jobs, backend=backend, device=device, fresh=fresh, progress=progress)
+        found |= {config: Run(run_path(config, place.runs)) for config in missing}
+    return [found[config] for config in given]
 
 
 def _find(config: RunConfig, base: Path, records: Sequence[Path]) -> Run | None:

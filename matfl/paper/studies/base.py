@@ -124,9 +124,12 @@ def chosen_numbers(text: str, default: Sequence[int], *, name: str) -> tuple[int
     if not text.strip():
         return tuple(default)
     try:
-        return tuple(sorted({int(item) for item in text.split(",")}))
+        numbers = sorted({int(item) for item in text.split(",")})
     except ValueError:
         raise ValueError(f"{name}={text!r}: expected integers with commas between them, such as '2,4,8'") from None
+    if numbers[0] < 1:
+        raise ValueError(f"{name}={text!r}: choose numbers of at least 1")
+    return tuple(numbers)
 
 
 def chosen_sets(base: RunConfig, tasks: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from matfl.paper.studies.base import Plan, base_config, chosen_methods, report_s
 from matfl.paper.studies.benches import ServerBench, TrainBench
 from matfl.paper.studies.store import Record
 from matfl.paper.studies.tables import final, scores
+from matfl.runs.workspace import Workspace
 from matfl.tasks.meters import delta_m
 
 if TYPE_CHECKING:
@@ -260,9 +261,7 @@ def throughput(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 def other_machines(folder: Path | None = None) -> list[dict[str, Any]]:
     """Records of `python -m matfl.bench train --json` from other machines, in `figures/bench` of the checkout."""
-    from matfl.paper.studies.session import figures_folder
-
-    found = sorted((folder or figures_folder("bench")).glob("*.json"))
+    found = sorted((folder or Workspace().figures("bench")).glob("*.json"))
     records = [json.loads(path.read_text(encoding="utf-8")) for path in found]
     return [record for record in records if record.get("bench") == "train"]
 

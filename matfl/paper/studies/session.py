@@ -19,6 +19,7 @@ from matfl.paper.claims import Claim
 from matfl.paper.studies.base import Plan
 from matfl.paper.studies.store import Job, Record, job_name, load_or_compute
 from matfl.runs.store import RunError
+from matfl.runs.workspace import Workspace, checkout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,27 +31,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Report",
     "Session",
-    "checkout",
     "collect",
     "collect_records",
     "export_record",
-    "figures_folder",
     "has_votes",
     "merged",
     "notebooks_folder",
     "read_claims",
-    "record_folders",
-    "store_folder",
 ]
 
 VOTES = ("votes", "similarity")
 """Diagnostics that committed records keep only where a figure needs them."""
-
-
-def checkout() -> Path | None:
-    """The repository that the package lies in, or None for an installed wheel."""
-    root = Path(matfl.__file__).resolve().parent.parent
-    return root if (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir() else None
 
 
 def notebooks_folder() -> Path:
@@ -59,42 +50,23 @@ def notebooks_folder() -> Path:
     return root / "notebooks" if root else Path(matfl.__file__).resolve().parent / "notebooks"
 
 
-def figures_folder(preset: str) -> Path:
-    """Where the driver writes a preset's figures: `figures/<preset>` of the checkout, else of the current folder."""
-    return (checkout() or Path.cwd()) / "figures" / preset
-
-
-def store_folder(runs_dir: str | Path | None = None) -> Path:
-    """The run store: `runs_dir`, else $MATFL_RUNS, else `runs` in the checkout, else in the current folder."""
-    return Path(runs_dir or os.environ.get("MATFL_RUNS") or (checkout() or Path.cwd()) / "runs").resolve()
-
-
-def record_folders() -> list[Path]:
-    """Small records: those of the figures being made ($MATFL_FIGURES), then `figures/*/runs` of the checkout."""
-    root, figures = checkout(), os.environ.get("MATFL_FIGURES")
-    found = [Path(figures) / "runs"] if figures else []
-    found += sorted((root / "figures").glob("*/runs")) if root else []
-    return [path for path in dict.fromkeys(found) if path.is_dir()]
-
-
-def collect(plan: Plan, *, runs_dir: str | Path | None = None, fresh: bool = False, **options: Any) -> list[Run]:
+def collect(plan: Plan, *, workspace: Workspace | None = None, fresh: bool = False, **options: Any) -> list[Run]:
     """The plan's runs in order: from the store, from records, or trained now.
 
     A record without the votes that the plan needs does not count: that run is trained. Where a run of the store has
     been recorded, the record is returned, whose numbers are rounded: so what is drawn does not depend on which of the
-    two is at hand. `options` are those of `matfl.runs.run.load_or_run` (jobs, backend, device, data_dir, cache_dir,
-    progress).
+    two is at hand. `options` are those of `matfl.runs.run.load_or_run` (jobs, backend, device, progress).
     """
     from matfl.runs.run import load_or_run
 
-    folder, records = store_folder(runs_dir), record_folders()
-    runs = load_or_run(plan.configs, runs_dir=folder, records=records, fresh=fresh, **options)
+    place = workspace or Workspace()
+    runs = load_or_run(plan.configs, workspace=place, fresh=fresh, **options)
     poor = [run.config for run in runs if run.config in plan.votes and not has_votes(run)]
     if poor:
-        richer = load_or_run(poor, runs_dir=folder, **options)
+        richer = load_or_run(poor, workspace=place.without_records(), **options)
         by_config = {run.config: run for run in richer}
         runs = [by_config.get(run.config, run) for run in runs]
-    return [_recorded(run, records, votes=run.config in plan.votes) for run in runs]
+    return [_recorded(run, place.records, votes=run.config in plan.votes) for run in runs]
 
 
 def has_votes(run: Run) -> bool:
@@ -115,7 +87,7 @@ def _recorded(run: Run, folders: Sequence[Path], *, votes: bool) -> Run:
     return run
 
 
-def collect_records(plan: Plan, *, runs_dir: str | Path | None = None, **options: Any) -> list[Record]:
+def collect_records(plan: Plan, *, workspace: Workspace | None = None, **options: Any) -> list[Record]:
     """The plan's other results in order; `options` are those of `matfl.paper.studies.store.load_or_compute`."""
     import torch
 
@@ -125,9 +97,8 @@ def collect_records(plan: Plan, *, runs_dir: str | Path | None = None, **options
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-    return load_or_compute(
-        plan.jobs, runs_dir=store_folder(runs_dir), records=record_folders(), provenance=versions, **options
-    )
+    place = workspace or Workspace()
+    return load_or_compute(plan.jobs, runs_dir=place.runs, records=place.records, provenance=versions, **options)
 
 
 class Report:
