@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from matfl.data.cache import DataError
+from matfl.data.files import RESTORE, by_size, in_range, read_mat, unreadable
 from matfl.data.layouts import Layout
 from matfl.data.pictures import open_picture, picture_size, rgb
 
@@ -221,8 +221,6 @@ VALID_NORMALS = frozenset(
 DEPTHS = (0.01, 100.0)
 """Metres between which a depth is believed; indoor sensors see 0.4 to 10."""
 
-_RESTORE = "restore it from the archive"
-
 
 class Sample:
     """One image of a folder and its labels, read when asked for."""
@@ -234,12 +232,12 @@ class Sample:
     @cached_property
     def size(self) -> tuple[int, int]:
         """(height, width) by the image file's header."""
-        return picture_size(self.layout.file("image", self.name), remedy=_RESTORE)
+        return picture_size(self.layout.file("image", self.name), remedy=RESTORE)
 
     def image(self) -> np.ndarray:
         """uint8 (h, w, 3), RGB."""
         path = self.layout.file("image", self.name)
-        return np.asarray(rgb(open_picture(path, remedy=_RESTORE), path, _RESTORE))
+        return np.asarray(rgb(open_picture(path, remedy=RESTORE), path, RESTORE))
 
     def label(self, task: str) -> np.ndarray:
         """The decoded label: uint8 (h, w), float32 (h, w), or float32 (3, h, w) of unit or zero vectors."""
@@ -249,14 +247,14 @@ class Sample:
     def label_map(self) -> np.ndarray:
         """PASCAL-Context's class of every pixel, int64 (h, w)."""
         path = self.layout.file("label_map", self.name)
-        values = _mat(path, "LabelMap")
+        values = read_mat(path, "LabelMap")
         if values.dtype.kind not in "uif" or values.ndim != 2:
             raise DataError(
                 f"{path}: LabelMap is {values.dtype} of shape {values.shape}: expected one class number a "
-                f"pixel; {_RESTORE}"
+                f"pixel; {RESTORE}"
             )
         self._same_size(path, values)
-        _in_range(
+        in_range(
             path,
             "LabelMap",
             values,
@@ -268,16 +266,16 @@ class Sample:
     def _same_size(self, path: Path, values: np.ndarray) -> None:
         if values.shape[:2] != self.size:
             raise DataError(
-                f"{path} is {_by(values.shape[:2])} but its image is {_by(self.size)}: expected the same "
-                f"size; {_RESTORE}"
+                f"{path} is {by_size(values.shape[:2])} but its image is {by_size(self.size)}: expected the same "
+                f"size; {RESTORE}"
             )
 
     def _png(self, kind: str) -> tuple[Path, np.ndarray]:
         """Values of a single-channel picture, palette indices as they are."""
         path = self.layout.file(kind, self.name)
-        image = open_picture(path, formats=("PNG",), remedy=_RESTORE)
+        image = open_picture(path, formats=("PNG",), remedy=RESTORE)
         if image.mode not in ("L", "P", "1"):
-            raise DataError(f"{path} is of mode {image.mode}: expected one 8-bit channel or palette; {_RESTORE}")
+            raise DataError(f"{path} is of mode {image.mode}: expected one 8-bit channel or palette; {RESTORE}")
         values = np.asarray(image.convert("L") if image.mode == "1" else image)
         self._same_size(path, values)
         return path, values
@@ -287,7 +285,7 @@ class Sample:
         if ignore:
             wrong &= values != 255
         found = int(values[wrong].max()) if wrong.any() else 0
-        _in_range(path, "class", found, not wrong.any(), f"0 to {highest}{ignore}")
+        in_range(path, "class", found, not wrong.any(), f"0 to {highest}{ignore}")
 
     def _pascal_semseg(self) -> np.ndarray:
         path, values = self._png("semseg")
@@ -302,7 +300,7 @@ class Sample:
     def _strength(self, kind: str) -> np.ndarray:
         """0 or 1 by a picture of strengths from 0 to 255."""
         path, values = self._png(kind)
-        _in_range(path, f"{kind} strength", values, values.max() != 1, "0 to 255, so that half is 127")
+        in_range(path, f"{kind} strength", values, values.max() != 1, "0 to 255, so that half is 127")
         return (values > 127).astype(np.uint8)
 
     def _pascal_sal(self) -> np.ndarray:
@@ -315,7 +313,7 @@ class Sample:
         if self.layout.file("edge", self.name).suffix == ".png":
             return self._strength("edge")
         path, values = self._npy("edge", 2)
-        _in_range(path, "edge strength", values, bool(((values >= 0) & (values <= 1)).all()), "0 to 1")
+        in_range(path, "edge strength", values, bool(((values >= 0) & (values <= 1)).all()), "0 to 1")
         return (values >= 0.5).astype(np.uint8)
 
     def _nyud_depth(self) -> np.ndarray:
@@ -324,9 +322,9 @@ class Sample:
         known = values != 0
         fine = bool(((values[known] >= nearest) & (values[known] <= farthest)).all())
         expected = f"metres from {nearest} to {farthest:g}, or 0 for none (millimetres are to be divided by 1000)"
-        _in_range(path, "depth", values, fine, expected)
+        in_range(path, "depth", values, fine, expected)
         if not known.any():
-            raise DataError(f"{path}: depth is 0 everywhere: expected a depth at some pixel at least; {_RESTORE}")
+            raise DataError(f"{path}: depth is 0 everywhere: expected a depth at some pixel at least; {RESTORE}")
         return values
 
     def _nyud_normals(self) -> np.ndarray:
@@ -336,8 +334,8 @@ class Sample:
             return _unit(vectors * (vectors != -1).any(2, keepdims=True))
         path, values = self._npy("normals", 3)
         if values.shape[2] != 3:
-            raise DataError(f"{path} is of shape {values.shape}: expected (height, width, 3); {_RESTORE}")
-        _in_range(path, "component", values, bool((np.abs(values) <= 1.001).all()), "-1 to 1")
+            raise DataError(f"{path} is of shape {values.shape}: expected (height, width, 3); {RESTORE}")
+        in_range(path, "component", values, bool((np.abs(values) <= 1.001).all()), "-1 to 1")
         return _unit(values)
 
     def _pascal_normals(self) -> np.ndarray:
@@ -347,9 +345,9 @@ class Sample:
 
     def _normals_png(self) -> np.ndarray:
         path = self.layout.file("normals", self.name)
-        image = open_picture(path, formats=("PNG",), remedy=_RESTORE)
+        image = open_picture(path, formats=("PNG",), remedy=RESTORE)
         if image.mode != "RGB":
-            raise DataError(f"{path} is of mode {image.mode}: expected RGB, x, y and z as 255 (v + 1) / 2; {_RESTORE}")
+            raise DataError(f"{path} is of mode {image.mode}: expected RGB, x, y and z as 255 (v + 1) / 2; {RESTORE}")
         values = np.asarray(image, dtype=np.float32)
         self._same_size(path, values)
         return values * np.float32(2 / 255) - 1
@@ -360,7 +358,7 @@ class Sample:
         if values.ndim == 3 and dimensions == 2 and values.shape[2] == 1:
             values = values[..., 0]
         if values.ndim != dimensions:
-            raise DataError(f"{path} is of shape {values.shape}: expected {dimensions} axes; {_RESTORE}")
+            raise DataError(f"{path} is of shape {values.shape}: expected {dimensions} axes; {RESTORE}")
         self._same_size(path, values)
         return path, values.astype(np.float32)
 
@@ -368,16 +366,16 @@ class Sample:
         path = self.layout.file("human_parts", self.name)
         label = np.zeros(self.size, np.uint8)
         try:
-            for name, mask in _person_parts(_mat(path, "anno")):
+            for name, mask in _person_parts(read_mat(path, "anno")):
                 if name not in PARTS:
-                    raise DataError(f"{path}: {name!r} is no part of a person: expected {', '.join(PARTS)}; {_RESTORE}")
+                    raise DataError(f"{path}: {name!r} is no part of a person: expected {', '.join(PARTS)}; {RESTORE}")
                 self._same_size(path, mask)
                 label[mask != 0] = PARTS[name]
         except DataError:
             raise
         except Exception as error:  # whatever a tree of another shape leads to: IndexError, OverflowError, ...
             raise DataError(
-                f"{path}: anno is not nested as PASCAL-Part's annotations are ({error}); {_RESTORE}"
+                f"{path}: anno is not nested as PASCAL-Part's annotations are ({error}); {RESTORE}"
             ) from None
         return label
 
@@ -420,36 +418,5 @@ def _array(path: Path) -> np.ndarray:
         if surplus:
             raise ValueError(f"{surplus} bytes more than its header says")
     except Exception as error:  # damaged headers fail in many ways: SyntaxError, TokenError, MemoryError, ...
-        raise _unreadable(path, "a NumPy array of numbers", error) from None
+        raise unreadable(path, "a NumPy array of numbers", error) from None
     return values
-
-
-def _mat(path: Path, variable: str) -> np.ndarray:
-    from scipy.io import loadmat
-
-    try:
-        values = loadmat(path, variable_names=[variable])
-    except Exception as error:  # a damaged file fails anywhere in scipy's reader: zlib, struct, TypeError, ...
-        raise _unreadable(path, "a MATLAB 5 file", error) from None
-    if variable not in values:
-        raise DataError(f"{path} has no variable {variable}; {_RESTORE}")
-    if not isinstance(values[variable], np.ndarray):
-        raise DataError(f"{path}: {variable} is a sparse matrix: expected a full one; {_RESTORE}")
-    return values[variable]
-
-
-def _unreadable(path: Path, what: str, error: Exception) -> DataError:
-    return DataError(
-        f"{path} cannot be read as {what} ({error or type(error).__name__}): it is damaged or truncated; {_RESTORE}"
-    )
-
-
-def _in_range(path: Path, what: str, values: Any, fine: bool, expected: str) -> None:
-    if not fine:
-        found = np.asarray(values, dtype=np.float64)
-        span = f"{found.min():g} to {found.max():g}" if found.ndim else f"{found:g}"
-        raise DataError(f"{path}: {what} {span} is out of range: expected {expected}; {_RESTORE}")
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]}x{shape[1]}"
