@@ -157,7 +157,11 @@ def png(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     "file, change, message",
     [
-        ("depths", png(lambda v: v.astype(np.uint16) * 40), r"nyu_depths/0.png is of mode I;16: expected L, one 8-bit channel; restore"),
+        (
+            "depths",
+            png(lambda v: v.astype(np.uint16) * 40),
+            r"nyu_depths/0.png is of mode I;16: expected L, one 8-bit channel",
+        ),
         ("depths", png(lambda v: v[:240]), r"nyu_depths/0.png is 240x640: expected 480x640"),
         ("depths", lambda content: content[:-20], r"nyu_depths/0.png cannot be read as an image .*truncated; restore"),
         ("labels40", png(lambda v: v + np.uint8(1)), r"nyu_labels40/0.png: class 1 to 40 is out of range.* 0 to 39"),

@@ -116,9 +116,10 @@ def _metrics(run: Run) -> str:
         return "no round has been evaluated yet"
     last_round = int(frame["round"].max())
     text = table(("task", "metric", "global", "local", "course"), rows)
+    derived = ", ".join(pair.name for pair in pairs(run.config.tasks) if pair.derived)
     return (
         f"{text}\n(round {last_round}; global: the task's model after aggregation; local: clients' models after "
-        "local training, averaged; *: main metric)"
+        f"local training, averaged; *: main metric{f'; derived labels: {derived}' if derived else ''})"
     )
 
 

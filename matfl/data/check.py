@@ -11,6 +11,7 @@ import torch
 from matfl.data.cache import DataError, in_parallel, processes_for
 from matfl.data.decode import Sample
 from matfl.data.layouts import FILES, FOLDERS, LABELS, Layout, open_layout
+from matfl.data.photos.check import check_photos, find_photos
 from matfl.tasks.task import TASKS
 
 __all__ = ["Report", "check"]
@@ -41,7 +42,9 @@ def check(folder: str | Path, *, progress: bool = False) -> Report:
     inside = [base / name for names in FOLDERS.values() for name in names if (base / name).is_dir()]
     counts: dict[str, int] = {}
     problems: list[str] = []
-    for root in inside or [base]:
+    for reader, root in (photos := list(find_photos(base))):
+        problems += check_photos(reader, root, counts, progress)
+    for root in inside or ([] if photos else [base]):
         try:
             layout = open_layout(root)
         except DataError as error:

@@ -215,6 +215,11 @@ class Pair:
         """Output channels of the head."""
         return self.domain.channels[self.task.name]
 
+    @property
+    def derived(self) -> bool:
+        """Whether its labels are computed from other labels instead of annotated."""
+        return self.task.name in self.domain.derived
+
     def meter(self, *, edge_protocol: str = "fedhca2") -> Meter:
         """A new, empty meter for the pair's answers; only edges use `edge_protocol`."""
         return self.task.meter(self, edge_protocol=edge_protocol)
@@ -237,8 +242,10 @@ TASK_SETS: dict[str, tuple[str, ...]] = {
     "scenes9": ("outdoor", "indoor"),
     "pascal5": ("pascal",),
     "paper9": ("pascal", "nyud"),
+    "photos8": ("people", "nyuv2"),
 }
-"""Named task sets: every task of the listed domains. The first two are embedded, the others the paper's."""
+"""Named task sets: every task of the listed domains. The first two are embedded, the next two the paper's; the last is
+of photographs that anyone can have."""
 
 
 def pairs(tasks: str) -> tuple[Pair, ...]:

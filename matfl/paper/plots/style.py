@@ -89,15 +89,16 @@ def marker(pair: str) -> str:
 
 
 def pair_title(pair: str) -> str:
-    """`outdoor/semseg` as written in figures: `Seg. (outdoor)`."""
+    """`outdoor/semseg` as written in figures: `Seg. (outdoor)`; derived labels are called so."""
     domain, task = pair.split("/")
-    return f"{TASKS[task].title} ({DOMAINS[domain].title.removesuffix(' scenes')})"
+    derived = ", derived" if task in DOMAINS[domain].derived else ""
+    return f"{TASKS[task].title} ({DOMAINS[domain].title.removesuffix(' scenes')}{derived})"
 
 
 def short_title(pair: str) -> str:
-    """`outdoor/semseg` where space is short: `Seg. O`; I for indoor domains."""
+    """`outdoor/semseg` where space is short: `Seg. O`; I for indoor domains, a small d for derived labels."""
     domain, task = pair.split("/")
-    return f"{TASKS[task].title} {'I' if DOMAINS[domain].indoor else 'O'}"
+    return f"{TASKS[task].title} {'I' if DOMAINS[domain].indoor else 'O'}{'d' * (task in DOMAINS[domain].derived)}"
 
 
 def method_color(method: str) -> str:
