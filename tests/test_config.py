@@ -38,9 +38,9 @@ def test_presets(name):
 
 
 def test_preset_names_and_hashes_differ():
-    assert len({preset(name).hash for name in PRESETS}) == len(PRESETS) == 5
+    assert len({preset(name).hash for name in PRESETS}) == len(PRESETS) == 6
     with pytest.raises(
-        ValueError, match="unknown preset 'tiny': choose from smoke, quick, full, paper_pascal5, paper_9"
+        ValueError, match="unknown preset 'tiny': choose from smoke, quick, photos, full, paper_pascal5, paper_9"
     ):
         preset("tiny")
 

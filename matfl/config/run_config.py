@@ -31,6 +31,7 @@ __all__ = [
     "override",
     "paper_9",
     "paper_pascal5",
+    "photos",
     "preset",
     "quick",
     "smoke",
@@ -347,6 +348,25 @@ def smoke() -> RunConfig:
     )
 
 
+def photos() -> RunConfig:
+    """Real photographs that anyone can have (`matfl data fetch nyuv2`, `people`), at a laptop's size.
+
+    A client has about 100 of them, so that a round is 10 steps; after 60 rounds tasks are well above their constant
+    answers.
+    """
+    return replace(
+        quick(),
+        preset="photos",
+        tasks="photos8",
+        images_train=0,
+        images_val=200,
+        images_per_client=0,
+        rounds=60,
+        lr_decay=0.98,
+        evaluate_every=10,
+    )
+
+
 def full() -> RunConfig:
     """Embedded benchmark at a size for one GPU."""
     return replace(
@@ -376,7 +396,7 @@ def paper_pascal5() -> RunConfig:
     return RunConfig(preset="paper_pascal5", tasks="pascal5")
 
 
-PRESETS = {maker.__name__: maker for maker in (smoke, quick, full, paper_pascal5, paper_9)}
+PRESETS = {maker.__name__: maker for maker in (smoke, quick, photos, full, paper_pascal5, paper_9)}
 
 
 def preset(name: str) -> RunConfig:

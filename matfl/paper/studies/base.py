@@ -90,6 +90,7 @@ SIZES: dict[str, Sizes] = {
         central_seeds=1,
     ),
     "quick": Sizes(ks=(2, 4, 8, 12, 18), layers=(2, 8, 16)),
+    "photos": Sizes(methods=BASELINES, ks=(2, 4, 8, 12, 16), clients=(1, 2), layers=(2, 8, 16)),
     "full": Sizes(ks=(2, 4, 6, 8, 10, 12, 14, 16, 18), layers=(1, 2, 4, 8, 16), variant_subsets=10),
     "paper_pascal5": Sizes(ks=(2, 4, 6, 8, 10), clients=(1, 2), layers=(1, 2, 4, 8, 16)),
     "paper_9": Sizes(ks=(2, 4, 6, 8, 10, 12, 14, 16, 18), clients=(1, 2), layers=(1, 2, 4, 8, 16)),
