@@ -188,6 +188,13 @@ def test_an_added_file_is_no_part_of_the_commit(tmp_path: Path) -> None:
     assert not (tmp_path / "d/nyuv2/data/nyu_images/evil.sh").exists()
 
 
+def test_a_listed_file_that_is_not_read_is_named_as_well(tmp_path: Path) -> None:
+    files = archives.nyuv2_files()
+    repository = archives.repository(files, NYUV2, tmp_path / "git")
+    with pytest.raises(DataError, match=r"is not commit .*: data/train.txt is altered; remove"):
+        get(repository, tmp_path / "d", pack(repository, files | {"data/train.txt": b"2\n"}))
+
+
 def test_two_folders_doubled_members_and_loose_files(
     repository: Repository, files: dict[str, bytes], tmp_path: Path
 ) -> None:
