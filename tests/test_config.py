@@ -251,6 +251,11 @@ def test_toml_errors_name_the_file(tmp_path, text, error, message):
         load_toml(path)
     with pytest.raises(FileNotFoundError):
         load_toml(tmp_path / "absent.toml")
+    path.write_text("k = " + "[" * 5000)
+    with pytest.raises(
+        ValueError, match=r"\.toml: nested too deeply; a parameter's value is a number, a text or a list"
+    ):
+        load_toml(path)
 
 
 def changed(config, field):

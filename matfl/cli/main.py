@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -39,17 +41,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("MATFL_DEBUG"):
             raise
-        bad_input = isinstance(error, (ValueError, TypeError, FileNotFoundError))
-        known = bad_input or type(error).__module__.startswith("matfl")
+        bad_input = isinstance(error, (ValueError, TypeError)) or getattr(error, "errno", None) in _BAD_PATH
+        bad_input |= isinstance(error, FileNotFoundError)
+        known = bad_input or isinstance(error, OSError) or type(error).__module__.startswith("matfl")
         name = "" if known else f"{type(error).__name__}: "
-        hint = "" if known else " (MATFL_DEBUG=1 shows where)"
-        print(f"matfl: error: {name}{error}{hint}", file=sys.stderr)
+        hint = _REMEDIES.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+        hint = hint if known else " (MATFL_DEBUG=1 shows where)"
+        print(f"matfl: error: {name}{_printable(str(error))}{hint}", file=sys.stderr)
         return 2 if bad_input else 1
+
+
+_BAD_PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL)
+
+_REMEDIES = {
+    errno.ENOSPC: ": free some space and repeat the command",
+    errno.EDQUOT: ": free some space and repeat the command",
+    errno.EFBIG: ": free some space and repeat the command",
+    errno.EROFS: ": choose a folder that can be written to",
+    errno.EACCES: ": choose another path, or change its permissions",
+    errno.EPERM: ": choose another path, or change its permissions",
+}
+
+
+def _printable(text: str) -> str:
+    """A message without what a terminal would act upon, and with the middle of endless words left out."""
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return re.sub(r"(\S{200})\S{200,}(\S{100})", r"\1[...]\2", shown)
 
 
 @contextmanager
 def _termination() -> Iterator[None]:
-    """Within, SIGTERM ends the process in order: unfinished files go, workers end. A second one ends it at once."""
+    """Within, SIGTERM ends the process in order: unfinished files go, workers end. A second one ends at once."""
 
     def end(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

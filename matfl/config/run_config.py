@@ -300,12 +300,15 @@ def from_dict(values: Mapping[str, object], *, written_by: str = "another versio
 
 def load_toml(path: str | Path) -> RunConfig:
     """The config of a TOML file: a `preset` (default quick) and the fields that differ. Errors name the file."""
-    text = Path(path).read_bytes()
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is no file: `matfl config quick > {path}` writes one to change")
     try:
-        values = tomllib.loads(text.decode())
+        values = tomllib.loads(Path(path).read_bytes().decode())
         return override(preset(values.pop("preset", "quick")), **values)
     except TypeError as error:
         raise TypeError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deeply; a parameter's value is a number, a text or a list") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
