@@ -55,7 +55,7 @@ class Wire:
     ) -> dict[str, Tensor]:
         """The model that was encoded, in float32 on `device`; the arrays are taken out of `record` one by one.
 
-        Raises ValueError when an array is missing or has another type or length than this network's.
+        Raises ValueError when an array is missing or unknown, or has another type or length than this network's.
         """
         state: dict[str, Tensor] = {}
         for part, layout in self.parts.items():
@@ -64,6 +64,8 @@ class Wire:
                 row_P += layout.flatten(_part(start, part)).to(device)
             row_B = _take(record, f"{part}.buffers", layout.B, torch.float32).to(device)
             state |= {f"{part}.{name}": tensor for name, tensor in layout.unflatten(row_P, row_B).items()}
+        if unknown := next(iter(record), None):
+            raise ValueError(f"array {unknown!r} is unknown")
         return state
 
 
