@@ -223,7 +223,23 @@ def test_the_rules_draw_from_their_ranges():
     values, counts = numbers.scale_B.unique(return_counts=True)
     torch.testing.assert_close(values, torch.tensor([1.0, 1.2, 1.5]))
     assert (counts / 20000 - 1 / 3).abs().max() < 0.02
-    assert set(RULES) == {"pascal", "nyud"}
+    numbers = draw("fixed_camera", 20000, generator=generator())
+    degrees = numbers.angle_B * 180 / math.pi
+    assert -10 <= degrees.min() < -9.9
+    assert 9.9 < degrees.max() <= 10
+    assert (numbers.scale_B == 1).all()
+    assert set(RULES) == {"pascal", "nyud", "fixed_camera"}
+
+
+def test_rendered_rooms_keep_their_depths():
+    """One camera: a zoom would make every training label nearer than any validation label (by 13 % on average)."""
+    target = torch.full((64, 24, 24), 3.0, dtype=torch.float16)
+    images = torch.zeros(64, 3, 24, 24, dtype=torch.uint8)
+    _, warped = augment(images, target, pair("indoor/depth"), generator=generator())
+    assert set(warped.unique().tolist()) <= {0.0, 3.0}
+    assert (warped == 3).float().mean() > 0.9
+    _, zoomed = augment(images, target, pair("nyud/depth"), generator=generator())
+    assert zoomed[zoomed > 0].mean() == pytest.approx(3 * (1 + 1 / 1.2 + 1 / 1.5) / 3, rel=0.05)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -260,6 +260,9 @@ class Photographs:
         label = labels(p, 1, *self.size(i), seed=i)[0]
         return label if label.dtype == np.uint8 else label.astype(np.float32)
 
+    def truth(self, task, i):
+        return self.label(task, i)
+
 
 def split(domain, n, natives=None):
     return Split(

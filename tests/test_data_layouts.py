@@ -22,6 +22,7 @@ from matfl.data import DataError, Split, check, load_split
 from matfl.data.decode import VALID_NORMALS, Sample, laplacian_edges
 from matfl.data.decoded import resize_nearest, resize_normals
 from matfl.data.layouts import locate, open_layout
+from matfl.tasks.edges import truth as edge_truth
 
 SIZES = [(40, 56), (48, 32), (33, 47)]
 CONFIG = RunConfig(size=32)
@@ -70,6 +71,24 @@ def test_native_labels_equal_an_independent_readers(original: Path, tmp_path: Pa
             assert label.dtype == (np.float32 if task in ("normals", "depth") else np.uint8)
             np.testing.assert_allclose(label, truth, atol=1e-6, err_msg=f"{name} {task}")
             torch.from_numpy(label).add_(0)  # writable, so that nothing warns
+
+
+@pytest.mark.parametrize("domain", ["pascal", "nyud"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_edges_are_measured_against_the_benchmarks_truth(
+    original: Path, tmp_path: Path, domain: str, split: str
+) -> None:
+    """thin(seg2bmap(...)) of the label map (PASCAL) or the stored boundaries (NYUD); for other tasks the label."""
+    loaded = load(original, tmp_path, domain, split)
+    for i, name in enumerate(loaded.ids):
+        sample = Sample(locate(domain, original), name)
+        source = sample.label_map if domain == "pascal" else sample.label("edge")
+        found = loaded.truth("edge", i)
+        np.testing.assert_array_equal(found, edge_truth(source))
+        assert found.dtype == np.uint8
+        assert (found != loaded.native("edge", i)).any()
+        np.testing.assert_array_equal(loaded.truth("semseg", i), loaded.native("semseg", i))
+        np.testing.assert_array_equal(loaded.truth("normals", i), loaded.native("normals", i))
 
 
 @pytest.mark.parametrize("domain", ["pascal", "nyud"])

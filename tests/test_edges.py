@@ -11,7 +11,18 @@ from skimage.morphology import thin as skimage_thin
 
 from matfl.bench.edges import main as bench
 from matfl.bench.edges import reference, scene
-from matfl.tasks.edges import PROTOCOLS, Counts, EdgeMeter, evaluate_map, measure_map, nms, thin
+from matfl.data.decode import laplacian_edges
+from matfl.tasks.edges import (
+    PROTOCOLS,
+    Counts,
+    EdgeMeter,
+    boundaries,
+    evaluate_map,
+    measure_map,
+    nms,
+    thin,
+    truth,
+)
 from matfl.tasks.task import DOMAINS, IGNORE, pair
 
 TENTHS = np.arange(1, 20, 2) / 20
@@ -157,7 +168,7 @@ def test_conventions_of_empty_maps():
         (float(c.precision_T[0]), float(c.recall_T[0]), float(c.f_T[0]))
         for c in (nothing_found, nothing_there, neither)
     ]
-    assert found == [(1, 0, 0), (0, 1, 0), (1, 1, 1)]
+    assert found == [(1, 0, 0), (0, 1, 0), (1, 1, 0)]
 
 
 def test_constant_map_is_the_same_at_every_threshold_it_passes():
@@ -334,22 +345,109 @@ def test_meter_equals_the_definition(name, max_distance):
     edge_meter.update(prediction[1:], target[1:])
     strengths = prediction.double().numpy()
     counts = []
-    for strength, truth in zip(strengths, target.numpy() == 1):
+    for strength, true in zip(strengths, target.numpy() == 1):
         kept = protocol.suppress(strength) if protocol.suppress else strength
-        counts.append(reference(kept, truth, protocol.thresholds, max_distance, strict=protocol.strict))
+        counts.append(reference(kept, true, protocol.thresholds, max_distance, strict=protocol.strict))
     matched = sum(c.matched_T for c in counts)
     precision = matched / np.maximum(sum(c.predicted_T for c in counts), 1)
     recall = matched / sum(c.true for c in counts)
     f = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     found = edge_meter.compute()
     assert found["odsF"] == pytest.approx(f.max(), abs=1e-12)
-    assert found["oisF"] == pytest.approx(np.mean([c.f_T.max() for c in counts]), abs=1e-12)
+    own = [int(np.argmax(2 * c.matched_T / (c.predicted_T + c.true))) for c in counts]
+    hits = sum(int(c.matched_T[t]) for c, t in zip(counts, own))
+    all_pixels = sum(int(c.predicted_T[t]) + c.true for c, t in zip(counts, own))
+    assert found["oisF"] == pytest.approx(2 * hits / all_pixels, abs=1e-12)
     best = int(f.argmax())
     assert found["ods_threshold"] == protocol.thresholds[best]
     assert (found["ods_precision"], found["ods_recall"]) == pytest.approx((precision[best], recall[best]), abs=1e-12)
     curve = edge_meter.curve()
     assert (curve.protocol, curve.best) == (name, best)
     np.testing.assert_allclose(curve.f_T, f, atol=1e-12)
+
+
+def test_an_image_with_nothing_true_and_nothing_predicted_is_not_perfect():
+    """SEISM gives it an F of 0, and pooling passes over it: it neither raises nor lowers OIS-F."""
+    line = torch.zeros(1, 20, 20, dtype=torch.uint8)
+    line[0, 10] = 1
+    nothing = EdgeMeter("mtl")
+    nothing.update(torch.zeros(1, 20, 20), torch.zeros(1, 20, 20, dtype=torch.uint8))
+    assert (nothing.compute()["odsF"], nothing.compute()["oisF"]) == (0, 0)
+    half = 0.9 * line.float()
+    half[0, :, 10:] = 0
+    both, alone = EdgeMeter("mtl"), EdgeMeter("mtl")
+    both.update(torch.cat([half, torch.zeros(1, 20, 20)]), torch.cat([line, torch.zeros_like(line)]))
+    alone.update(half, line)
+    assert both.compute()["oisF"] == alone.compute()["oisF"] == pytest.approx(2 / 3)
+
+
+def test_ois_pools_counts():
+    """A small image that is right and a large one that is half right: pixels count, not images."""
+    meter = EdgeMeter("mtl")
+    small, large = torch.zeros(1, 20, 20, dtype=torch.uint8), torch.zeros(1, 20, 20, dtype=torch.uint8)
+    small[0, 10, 8:12] = 1
+    large[0, 10] = 1
+    found = 0.9 * large.float()
+    found[0, :, 10:] = 0
+    meter.update(torch.cat([0.9 * small.float(), found]), torch.cat([small, large]))
+    assert meter.compute()["oisF"] == pytest.approx(2 * (4 + 10) / (4 + 10 + 4 + 20))
+    assert meter.compute()["oisF"] < (1 + 2 / 3) / 2
+
+
+# --- truth ------------------------------------------------------------------------------------------------------------
+
+
+def seism_boundaries(regions):
+    """seg2bmap by its words: right, lower and lower-right neighbour; border cases; the corner never."""
+    height, width = regions.shape
+    result = np.zeros((height, width), bool)
+    for y in range(height):
+        for x in range(width):
+            here = regions[y, x]
+            neighbours = []
+            if x < width - 1:
+                neighbours.append(regions[y, x + 1])
+            if y < height - 1:
+                neighbours.append(regions[y + 1, x])
+            if x < width - 1 and y < height - 1:
+                neighbours.append(regions[y + 1, x + 1])
+            result[y, x] = any(other != here for other in neighbours)
+    return result
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_truth_is_seisms(seed):
+    """BSDS-like maps: smooth regions with straight and round boundaries, also along the borders."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:41, :57]
+    regions = np.zeros((41, 57), int)
+    for label in range(1, 7):
+        cy, cx, r = generator.uniform(0, 41), generator.uniform(0, 57), generator.uniform(4, 22)
+        inside = (y - cy) ** 2 + (x - cx) ** 2 < r**2 if label % 2 else (y > cy) & (x > cx)
+        regions[inside] = label
+    expected = seism_boundaries(regions)
+    np.testing.assert_array_equal(boundaries(regions), expected)
+    np.testing.assert_array_equal(truth(regions), skimage_thin(expected))
+    doubled = truth(skimage_thin(expected).astype(np.uint8))
+    np.testing.assert_array_equal(doubled, skimage_thin(seism_boundaries(skimage_thin(expected))))
+
+
+def test_truth_at_the_borders():
+    last = np.zeros((4, 5), int)
+    last[:, 4] = 1  # the last column differs: its own pixels have no right neighbour
+    assert boundaries(last)[:, 3].all()
+    assert not boundaries(last)[:, 4].any()
+    corner = np.zeros((3, 3), int)
+    corner[2, 2] = 1
+    assert boundaries(corner).astype(int).tolist() == [[0, 0, 0], [0, 1, 1], [0, 1, 0]]
+    with pytest.raises(ValueError, match="one map"):
+        boundaries(np.zeros((2, 3, 4)))
+
+
+def test_truth_is_not_the_training_label():
+    y, x = np.mgrid[:64, :64]
+    regions = (x > 31).astype(int) + 2 * (y > 20)
+    assert (truth(regions) != laplacian_edges(regions)).any()
 
 
 def test_perfect_prediction():

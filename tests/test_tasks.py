@@ -198,4 +198,3 @@ def test_every_domain_and_task_is_consistent():
     for stand_in, real in (("outdoor", "pascal"), ("indoor", "nyud")):
         assert list(DOMAINS[stand_in].channels) == list(DOMAINS[real].channels)
         assert DOMAINS[stand_in].indoor == DOMAINS[real].indoor
-        assert DOMAINS[stand_in].augmentation == DOMAINS[real].augmentation

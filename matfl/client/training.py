@@ -306,7 +306,7 @@ def measure(model: Model, split: Split, pair: Pair, config: RunConfig, *, device
             indices = members[first : first + at_once]
             images, target = split.tensors(pair.task.name, indices, device)
             if split.natives is not None:
-                target = torch.stack([torch.from_numpy(split.native(pair.task.name, i)) for i in indices]).to(device)
+                target = torch.stack([torch.from_numpy(split.truth(pair.task.name, i)) for i in indices]).to(device)
             measured.update(answers(model, images, pair, config, size=size), target)
     return measured
 

@@ -1,7 +1,9 @@
 """The training augmentation of the field as one batched affine warp on the images' own device.
 
 Order: horizontal flip (p = 0.5), then about the centre a rotation and a zoom by the domain's rule. PASCAL: angle
-U(-20, 20) degrees, scale U(0.75, 1.25); NYUD: no rotation, scale one of 1, 1.2, 1.5. Then regions without a label
+U(-20, 20) degrees, scale U(0.75, 1.25); NYUD: no rotation, scale one of 1, 1.2, 1.5. Pictures of one fixed camera:
+angle U(-10, 10), no zoom. A zoom divides depth, which is right where cameras differ, and where there is but one makes
+everything nearer than it ever is; a turn about the optical axis leaves depth as it is. Then regions without a label
 become ignore, and images are normalised by ImageNet's mean and standard deviation. What enters from outside the
 picture is the mean colour in the image (0 after normalisation) and ignore in every label.
 """
@@ -45,7 +47,15 @@ def _nyud(uniform_2B: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(uniform_2B[0]), scales[(uniform_2B[1] * 3).long()]
 
 
-RULES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {"pascal": _pascal, "nyud": _nyud}
+def _fixed_camera(uniform_2B: Tensor) -> tuple[Tensor, Tensor]:
+    return (uniform_2B[0] * 20 - 10) * (math.pi / 180), torch.ones_like(uniform_2B[1])
+
+
+RULES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    "pascal": _pascal,
+    "nyud": _nyud,
+    "fixed_camera": _fixed_camera,
+}
 """`Domain.augmentation` -> (two rows of uniform numbers in [0, 1)) -> (angles, scales)."""
 
 

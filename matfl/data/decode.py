@@ -243,6 +243,14 @@ class Sample:
         """The decoded label: uint8 (h, w), float32 (h, w), or float32 (3, h, w) of unit or zero vectors."""
         return getattr(self, f"_{self.layout.kind}_{task}")()
 
+    def truth(self, task: str) -> np.ndarray | None:
+        """SEISM's ground truth of edges, uint8 (h, w): of `LabelMap` on PASCAL, of the stored boundaries on NYUD."""
+        from matfl.tasks.edges import truth
+
+        if task != "edge":
+            return None
+        return truth(self.label_map if self.layout.kind == "pascal" else self.label(task)).astype(np.uint8)
+
     @cached_property
     def label_map(self) -> np.ndarray:
         """PASCAL-Context's class of every pixel, int64 (h, w)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,10 +29,21 @@ from matfl.data.cache import (
 from matfl.data.split import Split
 from matfl.tasks.task import TASKS, Domain
 
-__all__ = ["FileNatives", "Opener", "Picture", "load_decoded", "resize_image", "resize_nearest", "resize_normals"]
+__all__ = [
+    "FileNatives",
+    "Opener",
+    "Picture",
+    "WithTruth",
+    "load_decoded",
+    "resize_image",
+    "resize_nearest",
+    "resize_normals",
+]
 
 CHUNK = 8
 """Images decoded at once by a process."""
+TRUTH_VERSION = 1
+"""Part of the cache's key: raise it when the truth of any picture changes."""
 SECONDS = 0.05
 """Time to decode one image and its labels on one core, roughly."""
 
@@ -49,6 +60,18 @@ class Picture(Protocol):
 
     def label(self, task: str) -> np.ndarray:
         """uint8 (h, w), float32 (h, w) or float32 (3, h, w), as `matfl.tasks.task` describes the task's targets."""
+
+
+@runtime_checkable
+class WithTruth(Protocol):
+    """A picture whose answers are measured against something else than the label that trains."""
+
+    def truth(self, task: str) -> np.ndarray | None:
+        """What answers are measured against, in the form of the label (edges: `matfl.tasks.edges.truth`); None: it."""
+
+
+def _truth(picture: Picture, task: str) -> np.ndarray | None:
+    return picture.truth(task) if isinstance(picture, WithTruth) else None
 
 
 Opener = Callable[[str], Picture]
@@ -70,12 +93,20 @@ def load_decoded(
 ) -> Split:
     """A split of the images `ids` at network size (height, width), from the cache or decoded into it.
 
-    Validation splits also keep their class-like labels at native size; other native labels are decoded again when asked
-    for. `key` (JSON) holds all that decides the arrays beside domain, split, ids and size: the files' fingerprint, the
-    decoder's version. `processes` decode side by side (default: as many as pay); `source` is noted in the cache.
+    Validation splits also keep their class-like labels at native size, and what answers are measured against where that
+    is something else (`WithTruth`); other native labels are decoded again when asked for. `key` (JSON) holds all that
+    decides the arrays beside domain, split, ids and size: the files' fingerprint, the decoder's version. `processes`
+    decode side by side (default: as many as pay); `source` is noted in the cache.
     """
     tasks = tuple(domain.channels)
-    everything = {**key, "size": size, "native": split_name == "val", "tasks": tasks, "ids": key_hash(list(ids))}
+    everything = {
+        **key,
+        "size": size,
+        "native": split_name == "val",
+        "truth": TRUTH_VERSION,
+        "tasks": tasks,
+        "ids": key_hash(list(ids)),
+    }
     folder = cache_folder(cache_dir) / f"{domain.name}-{split_name}-{size[0]}x{size[1]}-{key_hash(everything)}"
 
     def fill(temporary: Path) -> Mapping[str, Any]:
@@ -84,6 +115,8 @@ def load_decoded(
         kept = [task for task in tasks if split_name == "val" and TASKS[task].target_dtype.itemsize == 1]
         specs = array_specs(tasks, len(ids), size)
         specs |= {f"native-{task}": ((int(sizes.prod(1).sum()),), np.uint8) for task in kept}
+        first = opener(ids[0])
+        specs |= {f"truth-{task}": specs[f"native-{task}"] for task in kept if _truth(first, task) is not None}
         specs |= {f"counts-{task}": ((len(ids),), np.bool_) for task in tasks if TASKS[task].selective}
         allocate(temporary, specs)
         starts = np.concatenate([[0], sizes.prod(1).cumsum()])
@@ -104,7 +137,11 @@ def load_decoded(
     build_once(folder, fill)
     files = read_meta(folder)["files"]
     sizes = np.load(folder / "sizes.npy", allow_pickle=False)
-    flat = {task: open_array(folder, f"native-{task}") for task in tasks if f"native-{task}.npy" in files}
+    flat = {
+        name: open_array(folder, name)
+        for name in (f"{kind}-{task}" for kind in ("native", "truth") for task in tasks)
+        if f"{name}.npy" in files
+    }
     return Split(
         domain=domain,
         ids=tuple(ids),
@@ -118,7 +155,7 @@ def load_decoded(
 
 @dataclass(frozen=True, slots=True)
 class FileNatives:
-    """Labels at native size: from ragged arrays in the cache, else decoded again."""
+    """Labels and truth at native size: from ragged arrays in the cache, else decoded again."""
 
     opener: Opener
     ids: tuple[str, ...]
@@ -127,7 +164,7 @@ class FileNatives:
     starts: np.ndarray
     """(N + 1,), where each image's pixels begin in a flat array."""
     flat: Mapping[str, np.ndarray]
-    """Task -> the pixels of all images one after the other."""
+    """'native-TASK' or 'truth-TASK' -> the pixels of all images one after the other."""
 
     def size(self, i: int) -> tuple[int, int]:
         """(height, width) of image i."""
@@ -136,9 +173,23 @@ class FileNatives:
 
     def label(self, task: str, i: int) -> np.ndarray:
         """Decoded label of image i. Raises DataError if its file has gone or changed its size since."""
-        if task in self.flat:
-            return np.array(self.flat[task][self.starts[i] : self.starts[i + 1]]).reshape(self.size(i))
-        return np.require(self.opener(self.ids[i]).label(task), requirements="W")
+        kept = self._kept(f"native-{task}", i)
+        return np.require(self.opener(self.ids[i]).label(task), requirements="W") if kept is None else kept
+
+    def truth(self, task: str, i: int) -> np.ndarray:
+        """What answers on image i are measured against; its label where the picture says nothing else."""
+        kept = self._kept(f"truth-{task}", i)
+        if kept is not None:
+            return kept
+        if f"native-{task}" in self.flat:  # a validation split: what has no truth kept has none of its own
+            return self.label(task, i)
+        own = _truth(self.opener(self.ids[i]), task)
+        return self.label(task, i) if own is None else np.require(own, requirements="W")
+
+    def _kept(self, name: str, i: int) -> np.ndarray | None:
+        if name not in self.flat:
+            return None
+        return np.array(self.flat[name][self.starts[i] : self.starts[i + 1]]).reshape(self.size(i))
 
 
 def _decode_chunk(
@@ -161,6 +212,8 @@ def _decode_chunk(
             arrays[task][i] = resize_normals(label, size) if label.ndim == 3 else resize_nearest(label, size)
             if f"native-{task}" in arrays:
                 arrays[f"native-{task}"][start : start + label.size] = label.reshape(-1)
+            if f"truth-{task}" in arrays and (own := _truth(picture, task)) is not None:
+                arrays[f"truth-{task}"][start : start + own.size] = own.reshape(-1)
             if TASKS[task].selective:
                 arrays[f"counts-{task}"][i] = bool(TASKS[task].counts(torch.tensor(label)[None]))
     return ids

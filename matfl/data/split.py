@@ -25,6 +25,9 @@ class Natives(Protocol):
     def label(self, task: str, i: int) -> np.ndarray:
         """Decoded label of image i: uint8 (h, w), or float32 (h, w) or (3, h, w)."""
 
+    def truth(self, task: str, i: int) -> np.ndarray:
+        """What an answer on image i is measured against, in the form of its label; the label itself for most tasks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
@@ -60,6 +63,12 @@ class Split:
             return self.natives.label(task_name, i)
         label = np.array(self.labels[task_name][i])
         return label.astype(np.float32) if label.dtype == np.float16 else label
+
+    def truth(self, task_name: str, i: int) -> np.ndarray:
+        """What an answer on image i is measured against, at native size: its label, or for edges of real data sets the
+        truth of the benchmarks (`matfl.tasks.edges.truth`). Rendered edges are exact, and their own truth."""
+        self._check(task_name)
+        return self.natives.truth(task_name, i) if self.natives else self.native(task_name, i)
 
     def tensors(
         self, task_name: str, indices: Sequence[int] | np.ndarray, device: torch.device | str = "cpu"

@@ -36,7 +36,7 @@ with DOMAINS.filling():
             name="indoor",
             title="indoor scenes",
             reader="rendered",
-            augmentation="nyud",
+            augmentation="fixed_camera",
             edge_tolerance=NYUD_TOLERANCE,
             indoor=True,
             channels={"semseg": 13, "normals": 3, "edge": 1, "depth": 1},

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matfl.tasks import colours, losses
+from matfl.tasks.constants import best_classes, middle_direction
 from matfl.tasks.edges import EdgeMeter
 from matfl.tasks.meters import ClassMeter, DepthMeter, Meter, NormalsMeter, QuantityMeter, SaliencyMeter
 from matfl.tasks.task import IGNORE, Pair, Task, unit
@@ -73,9 +74,12 @@ class ClassMap(Task):
         return colours.paint(values, values == IGNORE, channels)
 
     def constant(self, labels: np.ndarray, channels: int) -> Tensor:
-        """At every pixel the commonest class."""
+        """At every pixel the class with which the map's mIoU over the training labels is greatest (`best_classes`)."""
         values = torch.from_numpy(np.asarray(labels))
-        return torch.stack([(values == c).sum(0) for c in range(channels)]).float()[None]
+        if self.selective:
+            values = values[self.counts(values)]
+        counts_CHW = torch.stack([(values == c).sum(0) for c in range(channels)])
+        return F.one_hot(best_classes(counts_CHW), channels).permute(2, 0, 1).float()[None]
 
     def problem(self, label: np.ndarray, channels: int) -> str | None:
         """Values must be classes or 255."""
@@ -182,8 +186,8 @@ class Directions(Task):
         return np.where((values == 0).all(0)[..., None], np.uint8(colours.GREY), picture)
 
     def constant(self, labels: np.ndarray, channels: int) -> Tensor:
-        """At every pixel the mean direction."""
-        return torch.from_numpy(np.asarray(labels).astype(np.float32)).mean(0, keepdim=True)
+        """At every pixel the direction of least mean angle (`middle_direction`)."""
+        return middle_direction(torch.from_numpy(np.asarray(labels).astype(np.float32)))[None]
 
     def problem(self, label: np.ndarray, channels: int) -> str | None:
         """Vectors must have length 1 (up to a twentieth) or 0."""
@@ -223,10 +227,10 @@ class Quantity(Task):
         return colours.near_to_far(values, ~self._known(values))
 
     def constant(self, labels: np.ndarray, channels: int) -> Tensor:
-        """At every pixel the median."""
+        """At every pixel the mean, whose rmse is least."""
         values = torch.from_numpy(np.asarray(labels).astype(np.float32))
         known = values.masked_fill(~self.labelled(values), float("nan"))
-        return known.nanmedian(0).values.nan_to_num()[None, None]
+        return known.nanmean(0).nan_to_num()[None, None]
 
     def problem(self, label: np.ndarray, channels: int) -> str | None:
         """Labels must be finite, and some pixel must have one."""

@@ -138,8 +138,8 @@ def _batches(n: int, size: int, generator: torch.Generator) -> list[Tensor]:
 def constant_scores(config: RunConfig) -> dict[str, float]:
     """Main metric of each pair for the answer that never looks at the picture, on the validation images.
 
-    At every pixel what `Task.constant` says: the training labels' commonest class (class maps), their frequency
-    (saliency, edges), their mean direction (normals) or median (depth).
+    At every pixel the best such answer for the metric (`Task.constant`), found on the training images: the class map of
+    greatest mIoU, the frequency (saliency, edges), the direction of least mean angle, the mean (depth).
     """
     found = {}
     for p in pairs(config.tasks):

@@ -3,6 +3,7 @@
 nms.py       the strength map is thinned across each edge
 thinning.py  Guo-Hall thinning of a binary map
 matching.py  maximum matching of predicted to true edge pixels at every threshold
+truth.py     what predictions are measured against
 meter.py     the published protocols, precision-recall curves, the streaming meter
 """
 
@@ -10,5 +11,18 @@ from .matching import Counts, evaluate_map
 from .meter import PROTOCOLS, Curve, EdgeMeter, Protocol, measure_map
 from .nms import nms
 from .thinning import thin
+from .truth import boundaries, truth
 
-__all__ = ["PROTOCOLS", "Counts", "Curve", "EdgeMeter", "Protocol", "evaluate_map", "measure_map", "nms", "thin"]
+__all__ = [
+    "PROTOCOLS",
+    "Counts",
+    "Curve",
+    "EdgeMeter",
+    "Protocol",
+    "boundaries",
+    "evaluate_map",
+    "measure_map",
+    "nms",
+    "thin",
+    "truth",
+]

@@ -47,9 +47,16 @@ class Counts:
 
     @property
     def f_T(self) -> NDArray[np.float64]:
-        """Harmonic mean of precision and recall; 0 where both are 0."""
-        total_T = self.precision_T + self.recall_T
-        return 2 * self.precision_T * self.recall_T / np.where(total_T > 0, total_T, 1)
+        """Harmonic mean of precision and recall: twice the matched over all predicted and true pixels.
+
+        0 where nothing is matched, so also where nothing is predicted and nothing is true (as in SEISM).
+        """
+        total_T = self.predicted_T + self.true
+        return 2 * self.matched_T / np.maximum(total_T, 1)
+
+    def at(self, index: int) -> Counts:
+        """The counts at one threshold."""
+        return Counts(self.matched_T[index : index + 1], self.predicted_T[index : index + 1], self.true)
 
 
 @njit(cache=True, nogil=True)

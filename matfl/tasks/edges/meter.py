@@ -1,8 +1,8 @@
 """ODS-F and OIS-F under the published protocols: what is measured, on one map and over a data set.
 
-ODS-F is the best F over thresholds of the counts summed over the set (one threshold for the data set); OIS-F is the
-mean over images of each image's best F (one threshold per image). F is taken at the protocol's thresholds only; the
-BSDS scripts also interpolate between neighbouring thresholds, which can only raise it.
+ODS-F is the best F over thresholds of the counts summed over the set (one threshold for the data set); OIS-F is the F
+of the counts that each image has at its own best threshold, summed over the set. F is taken at the protocol's
+thresholds only; the BSDS scripts also interpolate between neighbouring thresholds, which can only raise it.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class EdgeMeter:
     `max_distance` is the greatest distance of a match as a share of the image diagonal (`Domain.max_distance`).
 
     >>> meter = EdgeMeter("fedhca2", max_distance=0.0075)
-    >>> meter.update(torch.full((1, 8, 8), 0.1), torch.zeros(1, 8, 8, dtype=torch.uint8))
+    >>> line = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    >>> line[0, 4] = 1
+    >>> meter.update(0.9 * line, line)
     >>> meter.compute()["odsF"]
     1.0
     """
@@ -130,7 +132,7 @@ class EdgeMeter:
         self.images = 0
         zeros_T = np.zeros(len(self.protocol.thresholds), np.int64)
         self._counts = Counts(zeros_T, zeros_T, 0)
-        self._best_f = 0.0
+        self._best = Counts(zeros_T[:1], zeros_T[:1], 0)
 
     def update(self, strength_BHW: Tensor, target_BHW: Tensor) -> None:
         """Add a batch: probabilities of an edge and targets (B, H, W) of 0, 1 or 255 (no label).
@@ -161,7 +163,7 @@ class EdgeMeter:
         labelled = [count for count, target_HW in zip(counts, target) if (target_HW != IGNORE).any()]
         self.images += len(labelled)
         self._counts = sum(labelled, self._counts)
-        self._best_f += sum(float(image.f_T.max()) for image in labelled)
+        self._best = sum((image.at(int(image.f_T.argmax())) for image in labelled), self._best)
 
     def curve(self) -> Curve:
         """Precision and recall at each threshold, over all images so far; ValueError if there are none."""
@@ -187,7 +189,7 @@ class EdgeMeter:
         best = curve.best
         return {
             "odsF": float(curve.f_T[best]),
-            "oisF": self._best_f / self.images,
+            "oisF": float(self._best.f_T[0]),
             "ods_threshold": float(curve.thresholds_T[best]),
             "ods_precision": float(curve.precision_T[best]),
             "ods_recall": float(curve.recall_T[best]),
