@@ -436,6 +436,6 @@ def test_errors_come_before_training(train, tmp_path, cache):
 def test_a_run_begun_with_other_pictures_is_refused(train, monkeypatch):
     run = train(stop=lambda: True)
     monkeypatch.setattr(scenes, "VERSION", scenes.VERSION + 1)
-    with pytest.raises(store.RunError, match="pictures or the start of another version"):
+    with pytest.raises(store.RunError, match=r"begun with other data \(version of the rendered pictures: "):
         train()
     assert asdict(run.config) == asdict(tiny())

@@ -115,6 +115,11 @@ class Registry(Mapping[str, T], Generic[T]):
             )
         return self._items[name]
 
+    def owns(self, name: str) -> bool:
+        """Whether `name` is one of the package's own."""
+        self._fill_own()
+        return name in self._own
+
     def origin(self, name: str) -> str:
         """The module that registered `name`."""
         self._fill()

@@ -1,9 +1,10 @@
 """The data of a run: splits decoded once into memory-mapped arrays, and their partition into clients.
 
 split.py      `Split`: images and labels of one domain
-readers.py    `Reader`, the registry READERS, `load_split`; own.py registers the package's own
+readers.py    `Reader`, the registry READERS, `load_split`; standard.py registers the package's own
 rendered.py   the embedded benchmark's splits; real.py: those of the field's two layouts
 decoded.py    what readers of files share: native sizes to network size, once
+own.py        data of one's own: from arrays in memory or a folder of files
 layouts.py    where the real data sets keep what; decode.py: what it means
 pictures.py   opening picture files
 cache.py      folders of arrays that are whole or absent; checksums.py: and still what was written
@@ -16,6 +17,7 @@ photos/       photographs from public repositories, verified by git tree ids
 from matfl.data.cache import DataError
 from matfl.data.check import Report, check
 from matfl.data.fetch import Fetched, fetch
+from matfl.data.own import from_arrays, from_folder
 from matfl.data.partition import Client, partition
 from matfl.data.readers import READERS, Reader, load_split
 from matfl.data.split import Split, network_size
@@ -32,6 +34,8 @@ __all__ = [
     "Split",
     "check",
     "fetch",
+    "from_arrays",
+    "from_folder",
     "load_split",
     "make",
     "network_size",

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from matfl.data.cache import (
+    DataError,
     allocate,
     array_specs,
     build_once,
@@ -27,7 +28,7 @@ from matfl.data.cache import (
     read_meta,
 )
 from matfl.data.split import Split
-from matfl.tasks.task import TASKS, Domain
+from matfl.tasks.task import TASKS, Domain, Task
 
 __all__ = [
     "FileNatives",
@@ -38,6 +39,7 @@ __all__ = [
     "resize_image",
     "resize_nearest",
     "resize_normals",
+    "sound",
 ]
 
 CHUNK = 8
@@ -90,6 +92,7 @@ def load_decoded(
     progress: bool = False,
     processes: int | None = None,
     source: str = "",
+    complete: bool = False,
 ) -> Split:
     """A split of the images `ids` at network size (height, width), from the cache or decoded into it.
 
@@ -97,6 +100,7 @@ def load_decoded(
     is something else (`WithTruth`); other native labels are decoded again when asked for. `key` (JSON) holds all that
     decides the arrays beside domain, split, ids and size: the files' fingerprint, the decoder's version. `processes`
     decode side by side (default: as many as pay); `source` is noted in the cache.
+    `complete`: keep every native label, so that pictures are opened once and for all.
     """
     tasks = tuple(domain.channels)
     everything = {
@@ -112,11 +116,18 @@ def load_decoded(
     def fill(temporary: Path) -> Mapping[str, Any]:
         sizes = np.array([opener(name).size for name in ids], np.int64)
         np.save(temporary / "sizes.npy", sizes)
-        kept = [task for task in tasks if split_name == "val" and TASKS[task].target_dtype.itemsize == 1]
         specs = array_specs(tasks, len(ids), size)
-        specs |= {f"native-{task}": ((int(sizes.prod(1).sum()),), np.uint8) for task in kept}
+        for kind in (TASKS[task] for task in tasks if split_name == "val"):
+            measured = kind.target_dtype.is_floating_point
+            if complete or not measured:
+                length = int(sizes.prod(1).sum()) * (kind.target_channels or 1)
+                specs[f"native-{kind.name}"] = ((length,), np.float32 if measured else np.uint8)
         first = opener(ids[0])
-        specs |= {f"truth-{task}": specs[f"native-{task}"] for task in kept if _truth(first, task) is not None}
+        specs |= {
+            f"truth-{task}": specs[f"native-{task}"]
+            for task in tasks
+            if f"native-{task}" in specs and _truth(first, task) is not None
+        }
         specs |= {f"counts-{task}": ((len(ids),), np.bool_) for task in tasks if TASKS[task].selective}
         allocate(temporary, specs)
         starts = np.concatenate([[0], sizes.prod(1).cumsum()])
@@ -132,6 +143,9 @@ def load_decoded(
             progress=progress,
             title=f"{domain.name}/{split_name}: decoding",
         )
+        for task in tasks if complete else ():
+            if problem := TASKS[task].implausible(open_array(temporary, task)):
+                raise DataError(f"{split_name} of domain {domain.name!r}, {task}: {problem}")
         return {"key": everything, "source": source}
 
     build_once(folder, fill)
@@ -189,7 +203,16 @@ class FileNatives:
     def _kept(self, name: str, i: int) -> np.ndarray | None:
         if name not in self.flat:
             return None
-        return np.array(self.flat[name][self.starts[i] : self.starts[i + 1]]).reshape(self.size(i))
+        channels = TASKS[name.partition("-")[2]].target_channels
+        start, stop = (int(place) * (channels or 1) for place in self.starts[i : i + 2])
+        return np.array(self.flat[name][start:stop]).reshape(*((channels,) if channels else ()), *self.size(i))
+
+
+def sound(label: np.ndarray, task: Task, channels: int, where: str, remedy: str) -> np.ndarray:
+    """`label`, if `Task.problem` finds nothing. Raises DataError naming `where` and `remedy`."""
+    if problem := task.problem(label, channels):
+        raise DataError(f"{where}: {problem}; {remedy}")
+    return label
 
 
 def _decode_chunk(
@@ -211,7 +234,8 @@ def _decode_chunk(
             label = picture.label(task)
             arrays[task][i] = resize_normals(label, size) if label.ndim == 3 else resize_nearest(label, size)
             if f"native-{task}" in arrays:
-                arrays[f"native-{task}"][start : start + label.size] = label.reshape(-1)
+                first_value = int(start) * (TASKS[task].target_channels or 1)
+                arrays[f"native-{task}"][first_value : first_value + label.size] = label.reshape(-1)
             if f"truth-{task}" in arrays and (own := _truth(picture, task)) is not None:
                 arrays[f"truth-{task}"][start : start + own.size] = own.reshape(-1)
             if TASKS[task].selective:

@@ -42,7 +42,7 @@ class Reader(Protocol):
         """What beside the config decides the arrays, as JSON; a stored run of another version is not gone on with."""
 
 
-READERS: Registry[Reader] = Registry("reader", builtin="matfl.data.own")
+READERS: Registry[Reader] = Registry("reader", builtin="matfl.data.standard")
 """Readers by name; a plug-in adds its own with `READERS.register`."""
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "Progress",
     "add_diagnostics",
     "begin",
+    "data_difference",
     "data_version",
     "load_splits",
     "pick_device",
@@ -77,6 +78,17 @@ def data_version(config: RunConfig) -> dict[str, Any]:
     elif (file := Path(config.start).expanduser()).suffix == ".safetensors" and file.is_file():
         version["start"] = hashlib.sha256(file.read_bytes()).hexdigest()
     return version
+
+
+def data_difference(stored: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
+    """How two `data_version`s differ, in words: '' where they don't."""
+    before = stored or {}
+    names = {"scenes": "version of the rendered pictures", "start": "start weights"}
+    return ", ".join(
+        f"{names.get(key, f'fingerprint of {key}')}: {before.get(key)} then, {now.get(key)} now"
+        for key in (*before, *(key for key in now if key not in before))
+        if before.get(key) != now.get(key)
+    )
 
 
 def provenance(config: RunConfig, device: torch.device) -> dict[str, Any]:
@@ -224,10 +236,10 @@ def begin(path: Path, config: RunConfig, made_by: Mapping[str, Any]) -> None:
     Raises RunError when it cannot.
     """
     store.create(path, config, made_by)
-    if store.read_provenance(path).get("data") != data_version(config):
+    if difference := data_difference(store.read_provenance(path).get("data"), data_version(config)):
         raise store.RunError(
-            f"{path} was begun on the pictures or the start of another version of matfl: finish it "
-            "with that version, or remove its folder (or use --fresh)"
+            f"{path} was begun with other data ({difference}): finish it with those, or remove its folder (or use "
+            "--fresh)"
         )
 
 

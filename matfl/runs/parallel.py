@@ -9,15 +9,14 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matfl.config.run_config import PRESETS, RunConfig
 from matfl.core.processes import end_with
+from matfl.core.registry import Registry
 from matfl.runs.store import RunError, read_state, run_path
 from matfl.runs.workspace import Workspace
-
-if TYPE_CHECKING:
-    from matfl.server.methods import Method
+from matfl.tasks.task import DOMAINS, TASKS, Domain, Task, pairs
 
 __all__ = ["describe", "register_backend", "train_all", "worker_killed"]
 
@@ -103,11 +102,9 @@ def _results(
     configs: Sequence[RunConfig], base: Path, jobs: int | None, backend: str, options: dict[str, Any]
 ) -> Iterator[tuple[int, str | None]]:
     """(index, failure or None) of every config as it ends."""
-    from matfl.server.methods import METHODS
-
     if jobs == 1 and backend == "loky":
         for index, config in enumerate(configs):
-            yield _run_one(index, config, run_path(config, base), None, options)
+            yield _run_one(index, config, run_path(config, base), (), options)
         return
     import joblib
 
@@ -123,7 +120,7 @@ def _results(
     ):
         order = "list" if backend == "ray" else "generator_unordered"  # Ray's backend gives all at the end
         yield from joblib.Parallel(return_as=order, batch_size=1, pre_dispatch=jobs or "all")(
-            joblib.delayed(_run_one)(index, config, run_path(config, base), METHODS.get(config.method), shared)
+            joblib.delayed(_run_one)(index, config, run_path(config, base), _registered(config), shared)
             for index, config in enumerate(configs)
         )
 
@@ -141,18 +138,39 @@ def worker_killed(kept: str) -> Iterator[None]:
         ) from None
 
 
+def _registered(config: RunConfig) -> tuple[Any, ...]:
+    """Of the config's method, tasks and domains those that the caller registered, in a notebook's cell say: another
+    process does not know them."""
+    from matfl.server.methods import METHODS
+
+    chosen = pairs(config.tasks)
+    named: list[tuple[Registry[Any], str]] = [(METHODS, config.method)]
+    named += [(TASKS, name) for name in dict.fromkeys(p.task.name for p in chosen)]
+    named += [(DOMAINS, name) for name in dict.fromkeys(p.domain.name for p in chosen)]
+    return tuple(registry[name] for registry, name in named if name in registry and not registry.owns(name))
+
+
+def _register(item: Any) -> None:
+    """Make this process know an entry of the calling one, if it does not, or not as it is now."""
+    from matfl.server.methods import METHODS
+
+    registry: Registry[Any] = METHODS
+    if isinstance(item, Task | Domain):
+        registry = TASKS if isinstance(item, Task) else DOMAINS
+    if registry.get(item.name) != item:
+        if item.name in registry:
+            registry.remove(item.name)
+        registry.register(item)
+
+
 def _run_one(
-    index: int, config: RunConfig, path: Path, method: Method | None, options: dict[str, Any]
+    index: int, config: RunConfig, path: Path, registered: Sequence[Any], options: dict[str, Any]
 ) -> tuple[int, str | None]:
-    """Train one run; an exception comes back as text, so that it ends this run alone.
-
-    `method` is the config's: another process does not know those that the caller registered, in a notebook's cell say.
-    """
+    """Train one run; an exception comes back as text, so that it ends this run alone."""
     from matfl.runs import engine as federation
-    from matfl.server.methods import METHODS, register
 
-    if method is not None and method.name not in METHODS:
-        register(method)
+    for item in registered:
+        _register(item)
     options = dict(options)
     if (parent := options.pop("parent", None)) is not None:
         end_with(parent)

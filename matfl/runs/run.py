@@ -195,7 +195,7 @@ def load_or_run(
 
 def _find(config: RunConfig, base: Path, records: Sequence[Path]) -> Run | None:
     """The finished run of `config`, made of the pictures that this version renders."""
-    from matfl.runs.engine import data_version
+    from matfl.runs.engine import data_difference, data_version
 
     for path in (run_path(config, folder) for folder in (base, *records)):
         if not (path / "config.json").exists():
@@ -207,7 +207,8 @@ def _find(config: RunConfig, base: Path, records: Sequence[Path]) -> Run | None:
             )
         if not is_finished(path, config):
             continue
-        if read_provenance(path).get("data") == data_version(config):
+        difference = data_difference(read_provenance(path).get("data"), data_version(config))
+        if not difference:
             return Run(path)
-        warnings.warn(f"{path} was trained on the pictures of another version of matfl and is not used", stacklevel=3)
+        warnings.warn(f"{path} was trained on other data and is not used ({difference})", stacklevel=3)
     return None

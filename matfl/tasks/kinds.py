@@ -53,6 +53,11 @@ class ClassMap(Task):
     foreground: str = ""
     """What a picture must show (any class above 0) to count, in a word or two; '' counts every picture."""
 
+    @property
+    def output_channels(self) -> int | None:
+        """The number of classes is the data's."""
+        return None
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean cross-entropy over labelled pixels."""
         return losses.cross_entropy(output, target)
@@ -141,6 +146,12 @@ class BinaryMap(Task):
         """Values must be 0, 1 or 255."""
         return _values(label, (label < 2) | (label == IGNORE), "0 or 1, or 255 for no label")
 
+    def implausible(self, labels: np.ndarray) -> str | None:
+        """Masks of 0 and 255 are no labels of ours: 255 means none."""
+        if (labels == IGNORE).any() and not (labels == 1).any():
+            return "255 occurs but 1 never does: 1 is yes, 255 no label; write masks of 0 and 255 as 0 and 1"
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class EdgeMap(BinaryMap):
@@ -165,6 +176,11 @@ class Directions(Task):
     main_metric: str = "mean"
     higher_is_better: bool = False
     ignore: float | None = 0
+
+    @property
+    def output_channels(self) -> int | None:
+        """The vector's."""
+        return 3
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean L1 distance of unit vectors over labelled pixels."""

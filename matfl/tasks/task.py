@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -104,6 +104,11 @@ class Task(ABC):
         """`ignore` as the number that fills targets."""
         return math.nan if self.ignore is None else self.ignore
 
+    @property
+    def output_channels(self) -> int | None:
+        """Of the head, where the kind of task says it; None where the data do (`Domain.channels`)."""
+        return 1
+
     def labelled(self, target: Tensor) -> Tensor:
         """Which pixels (B, H, W) of a target have a label: bool."""
         known = ~target.isnan() if self.ignore is None else target != self.ignore
@@ -123,6 +128,10 @@ class Task(ABC):
         """Which images (B,) of a target count: bool. All of them, unless the task is `selective`."""
         return torch.ones(len(target), dtype=torch.bool, device=target.device)
 
+    def implausible(self, labels: np.ndarray) -> str | None:
+        """What a whole split's labels (N, ...) give away that single ones don't, in words; None: nothing."""
+        return None
+
     def sums(self, label: np.ndarray) -> tuple[float, ...]:
         """Of one image's label, sums from which `start_bias` follows; they add up over images and clients."""
         return ()
@@ -134,6 +143,14 @@ class Task(ABC):
 
 TASKS: Registry[Task] = Registry("task", builtin="matfl.tasks.standard")
 """The tasks of PASCAL-Context and NYUD (paper, section 4.1), and those that plug-ins and notebooks register."""
+
+
+class Source(Protocol):
+    """Data that belong to a domain; equal where the fingerprints are."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all contents."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +177,8 @@ class Domain:
     """Drawn as a square in graphs (paper, Figure 5), else a circle."""
     derived: tuple[str, ...] = ()
     """Tasks whose labels are computed from other labels instead of annotated; named so wherever they appear."""
+    source: Source | None = field(default=None, repr=False)
+    """Data that the domain brings along (`matfl.data.own`), for reader 'own'."""
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     """Task -> names of its classes, for tables; tasks without an entry show numbers."""
 
@@ -233,8 +252,11 @@ def pair(name: str) -> Pair:
     domain, _, task = name.partition("/")
     if domain not in DOMAINS or task not in DOMAINS[domain].channels:
         known = ", ".join(f"{d.name}/{t}" for d in DOMAINS.values() for t in d.channels)
-        raise ValueError(f"unknown (domain, task) pair {name!r}: choose from {known}")
-    return Pair(DOMAINS[domain], TASKS[task])
+        raise ValueError(
+            f"unknown (domain, task) pair {name!r}: choose from {known}; one from a plug-in needs "
+            "`--import MODULE` on the command line, or the import of its module"
+        )
+    return Pair(DOMAINS[domain], TASKS.find(task))
 
 
 TASK_SETS: dict[str, tuple[str, ...]] = {
@@ -248,19 +270,23 @@ TASK_SETS: dict[str, tuple[str, ...]] = {
 of photographs that anyone can have."""
 
 
+def _named(name: str) -> tuple[Pair, ...]:
+    if domains := TASK_SETS.get(name, (name,) if name in DOMAINS else ()):
+        return tuple(Pair(DOMAINS[d], TASKS.find(t)) for d in domains for t in DOMAINS[d].channels)
+    return (pair(name),)
+
+
 def pairs(tasks: str) -> tuple[Pair, ...]:
-    """The pairs of a named task set (`TASK_SETS`) or of a comma-separated list of `domain/task` names.
+    """The pairs of a comma-separated list: `domain/task` names, domains (all their tasks), named sets (`TASK_SETS`).
 
     Raises ValueError for an unknown or repeated name.
     """
-    if tasks in TASK_SETS:
-        return tuple(Pair(DOMAINS[d], TASKS[t]) for d in TASK_SETS[tasks] for t in DOMAINS[d].channels)
-    if "/" not in tasks:
+    if "/" not in tasks and not all(name.strip() in (*TASK_SETS, *DOMAINS) for name in tasks.split(",")):
         raise ValueError(
-            f"tasks={tasks!r}: choose a set ({', '.join(TASK_SETS)}) or list pairs such as "
-            "'outdoor/semseg,indoor/depth'"
+            f"tasks={tasks!r}: choose a set ({', '.join(TASK_SETS)}), a domain ({', '.join(DOMAINS)}) or list pairs "
+            "such as 'outdoor/semseg,indoor/depth'"
         )
-    chosen = tuple(pair(name.strip()) for name in tasks.split(","))
+    chosen = tuple(found for name in tasks.split(",") for found in _named(name.strip()))
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"tasks={tasks!r} names a pair twice: list each once and set clients_per_task instead")
     return chosen
