@@ -155,7 +155,7 @@ def test_the_nine_pairs_of_the_paper():
     assert [str(p).split("/")[1] for p in pairs("scenes9")] == [n.split("/")[1] for n in names]
     assert pairs("pascal5") == pairs("paper9")[:5]
     assert pairs("outdoor5") == pairs("scenes9")[:5]
-    assert set(TASK_SETS) == {"outdoor5", "scenes9", "pascal5", "paper9"}
+    assert set(TASK_SETS) == {"outdoor5", "scenes9", "pascal5", "paper9", "photos8"}
 
 
 def test_pairs_from_a_list():
@@ -169,7 +169,7 @@ def test_pairs_from_a_list():
 @pytest.mark.parametrize(
     "tasks, message",
     [
-        ("scenes", r"tasks='scenes': choose a set \(outdoor5, scenes9, pascal5, paper9\), a domain \(outdoor, "),
+        ("scenes", r"tasks='scenes': choose a set \(outdoor5, scenes9, pascal5, paper9, photos8\), a domain \(outdoor, "),
         ("", "tasks='': choose a set"),
         ("outdoor/depth", "unknown .* pair 'outdoor/depth': choose from outdoor/semseg, outdoor/human_parts"),
         ("moon/semseg", "unknown .* pair 'moon/semseg'"),
