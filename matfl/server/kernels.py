@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["add_gram", "add_mixed", "empty_rows", "full_precision", "product_dtype"]
+__all__ = ["add_gram", "add_mixed", "empty_rows", "full_precision", "product_dtype", "remix"]
 
 _TILE = 4096
 """Columns that the compiled loop (at most), or one product of a batch, takes at a time."""
 _COMPILE_FROM = 1 << 22
 """Elements of a block from which the compiled loop repays its loading (about a second, then cached on disk)."""
+_REMIX_COLUMNS = 1 << 13
+"""Columns of models that are mixed at a time on the CPU: they are read and replaced within the cache."""
 _MIX_ROWS, _MIX_COLUMNS = 18, 1 << 16
 """Clients and columns of one mixing product on the CPU; more clients at once cost up to three times as much each."""
 
@@ -56,6 +58,25 @@ def add_mixed(out_CK: Tensor, weights_CN: Tensor, block_NK: Tensor) -> None:
     def part(first: int, last: int) -> None:
         for start, piece_NK in _pieces(block_NK[:, first:last], out_CK.dtype):
             _mix(out_CK[:, first + start : first + start + piece_NK.shape[1]], weights_CN, piece_NK)
+
+    _over_columns(block_NK, part)
+
+
+def remix(out_CK: Tensor, starts_CC: Tensor, weights_CN: Tensor, block_NK: Tensor) -> None:
+    """out_CK <- starts_CC @ out_CK + weights_CN @ block_NK, in place, in the precision of `out_CK`."""
+    starts_CC, weights_CN = starts_CC.to(out_CK), weights_CN.to(out_CK)
+    alike = torch.equal(starts_CC, weights_CN)  # a mix of trained models: one product of their sum
+    width = _REMIX_COLUMNS if out_CK.device.type == "cpu" else 1 << 20
+
+    def part(first: int, last: int) -> None:
+        for start in range(first, last, width):
+            columns_CK = out_CK[:, start : min(start + width, last)]
+            piece_NK = block_NK[:, start : start + columns_CK.shape[1]].to(out_CK.dtype)
+            with full_precision():
+                if alike:
+                    columns_CK.copy_(starts_CC @ (columns_CK + piece_NK))
+                else:
+                    torch.addmm(starts_CC @ columns_CK, weights_CN, piece_NK, out=columns_CK)
 
     _over_columns(block_NK, part)
 

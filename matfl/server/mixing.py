@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from matfl.server.grouping import normalise
-from matfl.server.kernels import add_mixed, product_dtype
+from matfl.server.kernels import add_mixed, product_dtype, remix
 from matfl.server.models import Models
 from matfl.server.optimizers import ServerOptimizer
 from matfl.server.updates import Updates
@@ -85,12 +85,17 @@ def mix(
     share_CN = owner_shares(models.owners, backbone_owners).to(weights_NN)
     replied_C = share_CN.any(1)
     change_CC = _change(mixing.models_CC, replied_C)
+    own_CC = torch.eye(len(replied_C)).to(weights_NN)
     for names, group_NN in _groups(mixing, weights_NN, updates):
         weights_CN = share_CN @ group_NN
         for low, high in _spans(updates, names):
-            if step.kind == "none" and change_CC is None:
+            if step.kind == "none":
                 for first, block_NK in updates.columns(low, high):
-                    add_mixed(models.theta_CP[:, first : first + block_NK.shape[1]], step.lr * weights_CN, block_NK)
+                    columns_CK = models.theta_CP[:, first : first + block_NK.shape[1]]
+                    if change_CC is None:
+                        add_mixed(columns_CK, step.lr * weights_CN, block_NK)
+                    else:
+                        remix(columns_CK, own_CC + step.lr * change_CC, step.lr * weights_CN, block_NK)
             else:
                 _move(models.theta_CP, change_CC, weights_CN, updates, (low, high), replied_C, step, moments or {})
         _set_buffers(models, (share_CN @ normalise(group_NN))[replied_C], replied_C, updates, names)

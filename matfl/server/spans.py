@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from matfl.server.grouping import layer_gram
-from matfl.server.kernels import add_gram, full_precision, product_dtype
+from matfl.server.grouping import cosine, layer_gram
+from matfl.server.kernels import add_gram, empty_rows, full_precision, product_dtype
 from matfl.server.layout import Slot
 from matfl.server.mixing import Mixing
 from matfl.server.updates import Updates
@@ -17,10 +16,10 @@ from matfl.server.updates import Updates
 if TYPE_CHECKING:
     from matfl.server.methods.base import Round
 
-__all__ = ["cross_products", "deviations", "models_gram", "of_models", "squared_distances", "whole_gram"]
+__all__ = ["cross_products", "models_cosine", "models_gram", "of_models", "squared_distances", "whole_gram"]
 
-_COLUMNS = 1 << 16
-"""Columns of models that are looked at together."""
+_COLUMNS = 1 << 14
+"""Columns of models that are looked at together: few enough for the rows of a federation to stay in cache."""
 
 
 def whole_gram(updates: Updates) -> Tensor:
@@ -28,39 +27,50 @@ def whole_gram(updates: Updates) -> Tensor:
     return layer_gram(updates, Slot(0, updates.layout.P, (updates.layout.P,)))
 
 
-def deviations(round: Round) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(first column, trained - mean (N, K), mean (K,)) of the clients' trained backbones, over all columns.
-
-    The mean is that of the clients; differences are formed before any product is, which keeps their digits.
-    """
-    updates, starts = round.updates, list(round.starts)
-    for low in range(0, updates.layout.P, _COLUMNS):
-        for first, block_NK in updates.columns(low, min(low + _COLUMNS, updates.layout.P)):
-            start_CK = round.models.theta_CP[:, first : first + block_NK.shape[1]]
-            trained_NK = start_CK[starts].to(product_dtype(updates.dtype)) + block_NK
-            mean_K = trained_NK.mean(0)
-            yield first, trained_NK - mean_K, mean_K
-
-
-def models_gram(round: Round, *, mean: bool = False, buffers: bool = False) -> Tensor:
+def models_gram(round: Round, *, buffers: bool = False) -> Tensor:
     """Inner products (N, N), float64, of the clients' trained backbones minus their mean over the clients.
 
-    `mean` adds the mean itself as row and column N. `buffers` counts the floating-point buffers (batch-norm means and
-    variances) as well as the parameters.
+    `buffers` counts the floating-point buffers (batch-norm means and variances) as well as the parameters.
+    """
+    gram_NN = _relative_gram(round, origin=False)
+    if buffers and round.n and round.updates.layout.B:
+        values_NB = round.updates.buffers_NB.double()
+        add_gram(gram_NN, values_NB - values_NB[:1], torch.float64)
+    centred_NN = gram_NN - gram_NN.mean(0, keepdim=True)
+    return centred_NN - centred_NN.mean(1, keepdim=True)
+
+
+def models_cosine(round: Round) -> Tensor:
+    """Cosines (N, N), float64, of the clients' trained backbones, parameters as one vector."""
+    gram_MM = _relative_gram(round, origin=True)
+    with_origin_N, square = gram_MM[:-1, -1], gram_MM[-1, -1]
+    return cosine(gram_MM[:-1, :-1] + with_origin_N[:, None] + with_origin_N + square)
+
+
+def _relative_gram(round: Round, *, origin: bool) -> Tensor:
+    """Inner products (N, N) of the trained backbones minus an origin, with `origin` also its own as the last row.
+
+    The origin is what the first client started from: near all of them, so that small differences keep their digits.
     """
     updates, n = round.updates, round.n
-    size = n + mean
-    gram_NN = torch.zeros((size, size), dtype=torch.float64, device=updates.device)
+    gram_NN = torch.zeros((n + origin,) * 2, dtype=torch.float64, device=updates.device)
     if n == 0:
         return gram_NN
+    theta_CP, starts, P = round.models.theta_CP, list(round.starts), updates.layout.P
     precision = product_dtype(updates.dtype)
-    for _, deviation_NK, mean_K in deviations(round):
-        add_gram(gram_NN, torch.cat([deviation_NK, mean_K[None]]) if mean else deviation_NK, precision)
-    if buffers and updates.layout.B:
-        values_NB = updates.buffers_NB.double()
-        mean_B = values_NB.mean(0)
-        values_NB = values_NB - mean_B
-        add_gram(gram_NN, torch.cat([values_NB, mean_B[None]]) if mean else values_NB, torch.float64)
+    width = min(_COLUMNS if updates.device.type == "cpu" else 1 << 20, P)
+    buffer_NK = empty_rows(n + 1, width, dtype=precision, device=updates.device)
+    in_order = starts == list(range(len(theta_CP)))
+    for low in range(0, P, width):
+        for first, block_NK in updates.columns(low, min(low + width, P)):
+            start_CK = theta_CP[:, first : first + block_NK.shape[1]]
+            piece_NK = buffer_NK[: n + origin, : block_NK.shape[1]]
+            start_NK = start_CK if in_order else start_CK[starts]
+            torch.sub(start_NK, start_CK[starts[0]], out=piece_NK[:n])
+            piece_NK[:n].add_(block_NK)
+            if origin:
+                piece_NK[n].copy_(start_CK[starts[0]])
+            add_gram(gram_NN, piece_NK, precision, columns=P)
     return gram_NN
 
 

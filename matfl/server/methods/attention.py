@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matfl.server.methods.base import Method, Round, Tensors, register
 from matfl.server.mixing import Mixing
-from matfl.server.spans import models_gram, of_models, squared_distances
+from matfl.server.spans import models_cosine, models_gram, of_models, squared_distances
 
 if TYPE_CHECKING:
     from matfl.client.local import Local
@@ -113,9 +113,4 @@ class HeurFedAMP(_Pulled):
             raise ValueError(f"heurfedamp.sigma={self.sigma}: choose 0 (all others alike) or more")
 
     def mix(self, round: Round) -> Mixing:
-        n, gram_MM = round.n, models_gram(round, mean=True)
-        with_mean_N, square = gram_MM[:n, n], gram_MM[n, n]
-        models_NN = gram_MM[:n, :n] + with_mean_N[:, None] + with_mean_N + square  # of w = deviation + mean
-        scale_N = models_NN.diagonal().clamp(min=torch.finfo(torch.float64).tiny).rsqrt()
-        cosine_NN = models_NN * scale_N[:, None] * scale_N
-        return of_models(round, heuristic_attention(cosine_NN, sigma=self.sigma, own=self.own))
+        return of_models(round, heuristic_attention(models_cosine(round), sigma=self.sigma, own=self.own))
