@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         with _termination():
+            _import_plugins([*arguments.imports, *arguments.more_imports])
             return arguments.handler(arguments) or 0
     except KeyboardInterrupt:
         print("matfl: interrupted; finished rounds are stored and the same command goes on from there", file=sys.stderr)
@@ -69,6 +70,21 @@ def _printable(text: str) -> str:
     return re.sub(r"(\S{200})\S{200,}(\S{100})", r"\1[...]\2", shown)
 
 
+def _import_plugins(modules: Sequence[str]) -> None:
+    """Import plug-ins from the current folder or the environment, here and in every process that this one starts."""
+    if not modules:
+        return
+    from matfl.core.registry import PLUGINS, load_plugins
+
+    here = os.getcwd()
+    if here not in sys.path:  # as with `python -m`; the command itself leaves it out
+        sys.path.append(here)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), here)))
+    names = dict.fromkeys([*os.environ.get(PLUGINS, "").split(","), *modules])
+    os.environ[PLUGINS] = ",".join(filter(None, names))
+    load_plugins()
+
+
 @contextmanager
 def _termination() -> Iterator[None]:
     """Within, SIGTERM ends the process in order: unfinished files go, workers end. A second one ends at once."""
@@ -94,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="`matfl COMMAND --help` explains a command.",
     )
     parser.add_argument("--version", action="version", version=_version())
+    _add_import(parser, "imports")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_run(commands)
     _add_lists(commands)
@@ -127,7 +144,20 @@ def _command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(handler=handler)
+    _add_import(parser, "more_imports")
     return parser
+
+
+def _add_import(parser: argparse.ArgumentParser, destination: str) -> None:
+    """`--import`, which may stand before or after the command."""
+    parser.add_argument(
+        "--import",
+        dest=destination,
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a plug-in first, as often as needed: a module that registers methods, tasks, domains or readers",
+    )
 
 
 def _places(parser: argparse.ArgumentParser, *, training: bool = True) -> None:
@@ -228,7 +258,7 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter"
     )
     reproduce.add_argument("--fresh", action="store_true", help="train everything again, whatever is stored")
-    reproduce.add_argument("--jobs", type=int, metavar="N", help="runs at a time (default: one per core, 1 on a GPU)")
+    reproduce.add_argument("--jobs", type=_count, metavar="N", help="runs at a time (default: 1 per core, or on a GPU)")
     reproduce.add_argument(
         "--backend",
         choices=("loky", "ray"),
@@ -252,6 +282,17 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     predict.add_argument("--out", default="predictions", metavar="DIR", help="folder of the pictures")
     predict.add_argument("--device", help="cpu, cuda, ... (default: a GPU if there is one)")
     _places(predict, training=False)
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 4096:
+        raise argparse.ArgumentTypeError(f"{text!r}: choose a whole number from 1 to 4096")
+    return number
 
 
 def _workspace(arguments: argparse.Namespace) -> Workspace:
@@ -305,7 +346,12 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _resume(arguments: argparse.Namespace) -> None:
+    from matfl.runs import plugins
+    from matfl.runs.store import RunError
+
     run = _find(arguments)
+    if absent := plugins.missing(run.provenance):
+        raise RunError(f"{run.path}: {plugins.remedy(absent)}")
     _train(run.config, run.path, arguments, fresh=False)
 
 
@@ -371,14 +417,9 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _methods(_: argparse.Namespace) -> None:
-    from matfl.server.methods import METHODS
+    from matfl.cli import report
 
-    width = max(map(len, METHODS))
-    for family in dict.fromkeys(method.family for method in METHODS.values()):
-        print(f"{family}:")
-        for name, method in METHODS.items():
-            if method.family == family:
-                print(f"  {name:<{width}}  {method.title}: {method.description} [{method.source}]")
+    print(report.methods())
 
 
 def _config(arguments: argparse.Namespace) -> None:

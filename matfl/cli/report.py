@@ -11,19 +11,21 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matfl.config.parameters import METHODS, defaults
 from matfl.config.run_config import RunConfig
+from matfl.runs import plugins
 from matfl.runs.run import Run
-from matfl.runs.store import RunError, read_state
+from matfl.runs.store import RunError, read_settings, read_state
 from matfl.tasks.task import pairs
 
 if TYPE_CHECKING:
     from matfl.runs.engine import Progress
 
-__all__ = ["listing", "progress", "show", "sparkline", "table", "toml"]
+__all__ = ["listing", "methods", "progress", "show", "sparkline", "table", "toml"]
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -60,37 +62,72 @@ def _is_number(cell: str) -> bool:
 
 
 def listing(runs: Sequence[Run]) -> str:
-    """One line a run: name, how far it is, and what tells runs apart."""
-    rows = []
+    """One line a run: name, how far it is, and what tells runs apart; below it what is wrong with some."""
+    rows, notes = [], []
     for run in runs:
         try:
-            config, state = run.config, read_state(run.path)
-            done = config.rounds if run.finished else state.get("round", 0)
-            rows.append(
-                [
-                    run.path.name,
-                    f"{done}/{config.rounds}",
-                    config.method,
-                    config.tasks,
-                    str(config.num_clients),
-                    str(config.k),
-                    str(config.seed),
-                ]
-            )
+            done = str(run.config.rounds if run.finished else read_state(run.path).get("round", 0))
         except RunError as error:
-            rows.append([run.path.name, "?", str(error), "", "", "", ""])
-    return table(("run", "rounds", "method", "tasks", "clients", "k", "seed"), rows)
+            done = "?"
+            notes.append(str(error))
+        stored = _settings(run)
+        rows.append([run.path.name, f"{done}/{stored.get('rounds', '?')}"] + [str(stored.get(n, "")) for n in _TOLD])
+    return "\n".join([table(("run", "rounds", *_TOLD), rows), *notes])
+
+
+_TOLD = ("method", "tasks", "clients_per_task", "k", "seed")
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """The run's stored parameters, whether or not they are known here; empty where they cannot be read."""
+    try:
+        return read_settings(run.path)
+    except RunError:
+        return {}
+
+
+def methods() -> str:
+    """One line a method, with its parameters and their defaults, and where it comes from if not from the package."""
+    width = max(map(len, METHODS))
+    lines = []
+    for name, method in METHODS.items():
+        lines.append(f"{name:<{width}}  {method.title}: {method.description} [{method.source}]")
+        if METHODS.foreign(name):
+            lines[-1] += f" (plug-in {METHODS.origin(name)})"
+        lines += [f"{'':<{width}}  -p {name}.{key}={value}" for key, value in defaults(method).items()]
+    return "\n".join(lines)
 
 
 def show(run: Run) -> str:
     """A run's final metrics, their course, what the server decided, and what it cost."""
-    config = run.config
+    try:
+        config = run.config
+    except RunError as error:
+        return _show_unknown(run, error)
     parts = [f"{run.path}\n{config.tasks}, {config.num_clients} clients, method {config.method}"]
+    if absent := plugins.missing(run.provenance):
+        parts[0] += f"\n{plugins.remedy(absent)}"
     if not (run.path / "rounds.jsonl").exists():
         return parts[0] + "\nno round is stored yet"
     if not run.finished:
         parts[0] += f", unfinished: {len(run.rounds)} of {config.rounds} rounds (`matfl resume` goes on)"
     return "\n\n".join([*parts, _metrics(run), *filter(None, [_grouping(run)]), _costs(run)])
+
+
+def _show_unknown(run: Run, error: RunError) -> str:
+    """What can be said of a run whose config this installation does not understand."""
+    stored = _settings(run)
+    if not stored:
+        raise error
+    told = ", ".join(f"{name}={stored[name]}" for name in _TOLD if name in stored)
+    parts = [f"{run.path}\n{told}\n{error}"]
+    if (run.path / "rounds.jsonl").exists():
+        frame = run.metrics
+        last = frame[frame["round"] == frame["round"].max()] if len(frame) else frame
+        means = last.groupby(["domain", "task", "metric", "kind"], sort=False)["value"].mean()
+        rows = [[f"{d}/{t}", metric, kind, f"{value:.4f}"] for (d, t, metric, kind), value in means.items()]
+        parts += [table(("task", "metric", "kind", "value"), rows), _costs(run)]
+    return "\n\n".join(parts)
 
 
 def _metrics(run: Run) -> str:

@@ -84,6 +84,18 @@ class Registry(Mapping[str, T], Generic[T]):
             self._own.add(item.name)
         return item
 
+    def adopt(self, item: T, origin: str) -> None:
+        """Add an entry that another process registered, in its module `origin`."""
+        self._fill_own()
+        if item.name in self._own:
+            raise PluginError(f"{item.name!r} is one of the package's {self.kind}s: choose another name")
+        self._items[item.name], self._origin[item.name] = item, origin
+
+    def foreign(self, name: str) -> bool:
+        """Whether the entry called `name` is not one of the package's own."""
+        self._fill_own()
+        return name not in self._own
+
     def remove(self, name: str) -> None:
         """Take out an entry of a plug-in or a notebook. Raises PluginError when it is one of the package's."""
         if name in self._own:
@@ -114,11 +126,6 @@ class Registry(Mapping[str, T], Generic[T]):
                 "`--import MODULE` on the command line, or the import of its module"
             )
         return self._items[name]
-
-    def owns(self, name: str) -> bool:
-        """Whether `name` is one of the package's own."""
-        self._fill_own()
-        return name in self._own
 
     def origin(self, name: str) -> str:
         """The module that registered `name`."""

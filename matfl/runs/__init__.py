@@ -5,5 +5,7 @@ simulation.py all its clients in one process; clients.py: one client's part of a
 store.py      one run's folder
 run.py        `Run`, `load_or_run`
 parallel.py   many runs at once
+plugins.py    what a run takes from plug-ins
+workspace.py  where runs, records, cache and data lie
 predict.py    a run's predictions on pictures
 """

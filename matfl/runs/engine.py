@@ -30,6 +30,7 @@ from matfl.data.start_bias import start_biases
 from matfl.models.network import start_backbone
 from matfl.models.pretrain import scenes_file
 from matfl.runs import store
+from matfl.runs.plugins import origins
 from matfl.runs.simulation import Progress, Simulation, Splits
 from matfl.server.methods import method_of
 from matfl.server.server import Server, ServerState
@@ -119,6 +120,7 @@ def provenance(config: RunConfig, device: torch.device) -> dict[str, Any]:
         "seed": config.seed,
         "hash": config.hash,
         "data": data_version(config),
+        **({"plugins": plugins} if (plugins := origins(config)) else {}),
     }
 
 

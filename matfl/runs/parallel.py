@@ -12,10 +12,9 @@ from typing import Any
 
 from matfl.config.run_config import PRESETS, RunConfig
 from matfl.core.processes import child_of_this
-from matfl.core.registry import Registry
+from matfl.runs.plugins import Carried, adopt, carried
 from matfl.runs.store import RunError, read_state, run_path
 from matfl.runs.workspace import Workspace
-from matfl.tasks.task import DOMAINS, TASKS, Domain, Task, pairs
 
 __all__ = ["describe", "register_backend", "train_all", "worker_killed"]
 
@@ -103,7 +102,7 @@ def _results(
     """(index, failure or None) of every config as it ends."""
     if jobs == 1 and backend == "loky":
         for index, config in enumerate(configs):
-            yield _run_one(index, config, run_path(config, base), (), options)
+            yield _run_one(index, config, run_path(config, base), [], options)
         return
     import joblib
 
@@ -118,7 +117,7 @@ def _results(
     ):
         order = "list" if backend == "ray" else "generator_unordered"  # Ray's backend gives all at the end
         yield from joblib.Parallel(return_as=order, batch_size=1, pre_dispatch=jobs or "all")(
-            joblib.delayed(_run_one)(index, config, run_path(config, base), _registered(config), options)
+            joblib.delayed(_run_one)(index, config, run_path(config, base), carried(config), options)
             for index, config in enumerate(configs)
         )
 
@@ -136,39 +135,16 @@ def worker_killed(kept: str) -> Iterator[None]:
         ) from None
 
 
-def _registered(config: RunConfig) -> tuple[Any, ...]:
-    """Of the config's method, tasks and domains those that the caller registered, in a notebook's cell say: another
-    process does not know them."""
-    from matfl.server.methods import METHODS
-
-    chosen = pairs(config.tasks)
-    named: list[tuple[Registry[Any], str]] = [(METHODS, config.method)]
-    named += [(TASKS, name) for name in dict.fromkeys(p.task.name for p in chosen)]
-    named += [(DOMAINS, name) for name in dict.fromkeys(p.domain.name for p in chosen)]
-    return tuple(registry[name] for registry, name in named if name in registry and not registry.owns(name))
-
-
-def _register(item: Any) -> None:
-    """Make this process know an entry of the calling one, if it does not, or not as it is now."""
-    from matfl.server.methods import METHODS
-
-    registry: Registry[Any] = METHODS
-    if isinstance(item, Task | Domain):
-        registry = TASKS if isinstance(item, Task) else DOMAINS
-    if registry.get(item.name) != item:
-        if item.name in registry:
-            registry.remove(item.name)
-        registry.register(item)
-
-
 def _run_one(
-    index: int, config: RunConfig, path: Path, registered: Sequence[Any], options: dict[str, Any]
+    index: int, config: RunConfig, path: Path, entries: Sequence[Carried], options: dict[str, Any]
 ) -> tuple[int, str | None]:
-    """Train one run; an exception comes back as text, so that it ends this run alone."""
+    """Train one run; an exception comes back as text, so that it ends this run alone.
+
+    `entries` are what the config needs of the caller's own: a notebook's cell may have registered it.
+    """
     from matfl.runs import engine as federation
 
-    for item in registered:
-        _register(item)
+    adopt(entries)
     try:
         federation.run(config, path, **options)
     except Exception as error:

@@ -11,7 +11,6 @@ import csv
 import errno
 import io
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from matfl.core.manifest import (
     write_files,
 )
 from matfl.core.records import MetricRow, RoundRow
+from matfl.runs import plugins
 
 __all__ = [
     "METRIC_COLUMNS",
@@ -50,8 +50,6 @@ __all__ = [
     "load_checkpoint",
     "locked",
     "mark",
-    "missing_plugins",
-    "plugin_remedy",
     "read_config",
     "read_diagnostics",
     "read_metrics",
@@ -366,23 +364,10 @@ def _writer(path: Path) -> str:
 
 def _plugin_hint(path: Path) -> str:
     try:
-        missing = missing_plugins(read_provenance(path))
+        absent = plugins.missing(read_provenance(path))
     except RunError:
         return ""
-    return f" ({plugin_remedy(missing)})" if missing else ""
-
-
-def missing_plugins(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """What a run needs that nobody registered here -> the module that registered it when the run began."""
-    return {what: module for what, module in provenance.get("plugins", {}).items() if module not in sys.modules}
-
-
-def plugin_remedy(missing: Mapping[str, str]) -> str:
-    """One sentence on the plug-ins that a run needs."""
-    what, module = next(iter(missing.items()))
-    if module == "__main__":
-        return f"{what} was registered in a notebook or script: register it there and go on from there"
-    return f"{what} comes from plug-in {module}, which is not imported here: add `--import {module}`"
+    return f" ({plugins.remedy(absent)})" if absent else ""
 
 
 def read_state(path: Path) -> dict[str, Any]:
