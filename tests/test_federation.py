@@ -13,7 +13,8 @@ from matfl import scenes
 from matfl.client import training as local
 from matfl.data import Client, partition
 from matfl.data.start_bias import start_biases
-from matfl.models.network import build, start_backbone, start_head
+from matfl.models.network import build, start_head
+from matfl.models.starts import start_backbone
 from matfl.runs import engine as federation
 from matfl.runs import store
 from matfl.runs.clients import client_round

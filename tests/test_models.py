@@ -1,5 +1,7 @@
 """The network against torchvision's own, and the starts of backbone and heads."""
 
+import errno
+import os
 import pickle
 import urllib.error
 from dataclasses import replace
@@ -9,13 +11,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
 from matfl.config.run_config import override, preset, smoke
+from matfl.data import DataError
 from matfl.models import pretrain
-from matfl.models.network import Backbone, Head, build, start_backbone, start_head, voting_layers
+from matfl.models.backbone import voting_layers
+from matfl.models.network import Head, build, start_head
+from matfl.models.resnet import ResNet
+from matfl.models.starts import start_backbone
 from matfl.tasks.task import pair, pairs
 
 NETWORKS = ("resnet18", "resnet34", "resnet50")
@@ -43,7 +49,7 @@ def equal(a, b):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_state_dict_is_torchvisions_without_the_classifier(name):
     with torch.device("meta"):
-        theirs, ours = without_classifier(torchvision.models.get_model(name)), Backbone(name).state_dict()
+        theirs, ours = without_classifier(torchvision.models.get_model(name)), ResNet(name).state_dict()
     assert [(k, v.shape, v.dtype) for k, v in ours.items()] == [(k, v.shape, v.dtype) for k, v in theirs.items()]
 
 
@@ -56,18 +62,16 @@ def test_dilation_computes_the_strided_networks_features_in_between(name):
     network.double()
     features = nn.Sequential(*list(network.children())[:-2])(images)
     assert features.shape[-2:] == (2, 3)
-    for dilated in (False, True):
-        backbone = Backbone(name, dilated=dilated).eval().double()
+    for stride in (32, 16, 8):
+        backbone = ResNet(name, stride=stride).eval().double()
         backbone.load_state_dict(without_classifier(network))
         ours = backbone(images)
-        if dilated:
-            assert ours.shape == (1, backbone.channels, 8, 12)  # output stride 8
-            ours = ours[..., ::4, ::4]
-        torch.testing.assert_close(ours, features)
+        assert ours.shape == (1, backbone.channels, 64 // stride, 96 // stride)
+        torch.testing.assert_close(ours[..., :: 32 // stride, :: 32 // stride], features)
 
 
 def test_dilations_of_the_last_stages():
-    backbone = Backbone(width=4)
+    backbone = ResNet(width=4)
     found = {
         name: (module.stride[0], module.dilation[0], module.padding[0])
         for name, module in backbone.named_modules()
@@ -114,7 +118,7 @@ def test_the_head_is_torchvisions_deeplab_head():
 
 
 def test_voting_layers_are_the_last_3x3_convolutions_in_forward_order():
-    backbone = Backbone(width=4).eval()
+    backbone = ResNet(width=4).eval()
     expected = tuple(f"layer{s}.{b}.conv{c}.weight" for s, b, c in product((3, 4), (0, 1), (1, 2)))
     assert voting_layers(backbone, 8) == expected
     called = []
@@ -123,7 +127,7 @@ def test_voting_layers_are_the_last_3x3_convolutions_in_forward_order():
             module.register_forward_hook(lambda *_, name=name: called.append(f"{name}.weight"))
     backbone(torch.zeros(1, 3, 32, 32))
     assert voting_layers(backbone, 16) == tuple(called)
-    assert voting_layers(Backbone("resnet50", 4), 3) == tuple(f"layer4.{b}.conv2.weight" for b in range(3))
+    assert voting_layers(ResNet("resnet50", 4), 3) == tuple(f"layer4.{b}.conv2.weight" for b in range(3))
     with pytest.raises(ValueError, match=r"voting_layers=17: choose 1\.\.16"):
         voting_layers(backbone, 17)
 
@@ -131,7 +135,7 @@ def test_voting_layers_are_the_last_3x3_convolutions_in_forward_order():
 def test_every_voting_layer_is_a_parameter():
     for name in NETWORKS:
         with torch.device("meta"):
-            backbone = Backbone(name, 8)
+            backbone = ResNet(name, 8)
         parameters = dict(backbone.named_parameters())
         assert all(parameters[layer].shape[2:] == (3, 3) for layer in voting_layers(backbone, 8))
 
@@ -205,9 +209,12 @@ def imagenet():
     return override(preset("paper_9"), start="imagenet")
 
 
-def test_imagenet_weights_are_taken_exactly(hub, imagenet):
+def test_imagenet_weights_are_taken_exactly_if_they_are_torchvisions(hub, imagenet, monkeypatch):
     network = torchvision_state()
     torch.save(network.state_dict(), hub / "resnet18-f37072fd.pth")
+    with pytest.raises(FileNotFoundError, match=r"is damaged .* instead of f37072fd"):
+        start_backbone(imagenet)
+    monkeypatch.setattr("matfl.models.resnet._check_digest", lambda path: None)
     assert equal(start_backbone(imagenet), without_classifier(network))
 
 
@@ -223,7 +230,8 @@ def test_missing_imagenet_weights_name_the_file_the_folder_and_other_starts(hub,
     assert not list(hub.iterdir())
 
 
-def test_damaged_or_pickled_imagenet_weights_are_refused(hub, imagenet):
+def test_damaged_or_pickled_imagenet_weights_are_refused(hub, imagenet, monkeypatch):
+    monkeypatch.setattr("matfl.models.resnet._check_digest", lambda path: None)
     file = hub / "resnet18-f37072fd.pth"
     for content in (b"not a checkpoint", pickle.dumps({"conv1.weight": print}, protocol=2)):
         file.write_bytes(content)
@@ -237,12 +245,14 @@ def test_a_file_is_checked_tensor_by_tensor(tmp_path):
     config = override(RANDOM, start=str(path))
     with pytest.raises(FileNotFoundError, match="no such file"):
         start_backbone(config)
-    save_file({**state, "fc.weight": torch.zeros(2, 2)}, path)
+    save_file(state, path)
     assert equal(start_backbone(config), state)
     faults = {
         "'layer2.0.conv1.weight' has shape": {**state, "layer2.0.conv1.weight": torch.zeros(1)},
         "'bn1.bias' is missing": {name: tensor for name, tensor in state.items() if name != "bn1.bias"},
         "'head.bias' does not belong": {**state, "head.bias": torch.zeros(1)},
+        "'bn1.weight' holds NaN": {**state, "bn1.weight": state["bn1.weight"] * torch.nan},
+        "'bn1.running_var' holds a negative variance": {**state, "bn1.running_var": -state["bn1.running_var"]},
     }
     for message, tensors in faults.items():
         save_file(tensors, path)
@@ -263,11 +273,40 @@ def test_scenes_start_is_made_once_and_read_afterwards(tmp_path, monkeypatch):
     assert equal(made, pretrain.pretrain(4, recipe=TINY)[0])  # deterministic
     other = pretrain.scenes_file(4, tmp_path, recipe=replace(TINY, epochs=3))
     assert other != path != pretrain.scenes_file(8, tmp_path, recipe=TINY)
-    path.write_bytes(b"damaged")
-    assert equal(pretrain.scenes_start(4, cache_dir=tmp_path, recipe=TINY), made)
+    content = path.read_bytes()
+    for place in (20, len(content) // 2, len(content) - 1):  # in the header and among the numbers
+        damaged = bytearray(content)
+        damaged[place] ^= 4
+        path.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="is damaged or has no checksum, and is made anew"):
+            assert equal(pretrain.scenes_start(4, cache_dir=tmp_path, recipe=TINY), made)
+        assert equal(load_file(path), made)
     monkeypatch.setattr(pretrain, "pretrain", None)
     assert equal(pretrain.scenes_start(4, cache_dir=tmp_path, recipe=TINY), made)
     assert {p.name for p in tmp_path.iterdir()} == {path.name, path.with_suffix(".lock").name}
+
+
+def test_a_start_has_the_mode_that_the_umask_gives(tmp_path):
+    before = os.umask(0o027)
+    try:
+        pretrain.scenes_start(4, cache_dir=tmp_path, recipe=TINY)
+    finally:
+        os.umask(before)
+    assert pretrain.scenes_file(4, tmp_path, recipe=TINY).stat().st_mode & 0o777 == 0o640
+
+
+def test_a_start_that_cannot_be_kept_names_the_folder_and_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"file: cannot keep the start \(.*set MATFL_CACHE"):
+        pretrain.scenes_start(4, cache_dir=tmp_path / "file", recipe=TINY)
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"No space left on device.*free space"):
+        pretrain.scenes_start(4, cache_dir=tmp_path, recipe=TINY)
+    assert not list(tmp_path.glob("start-*safetensors*")) + list(tmp_path.glob("*.tmp"))
 
 
 def test_scenes_start_fits_the_backbone(tmp_path, monkeypatch):
@@ -277,7 +316,7 @@ def test_scenes_start_fits_the_backbone(tmp_path, monkeypatch):
     )
     config = override(smoke(), width=4)
     state = start_backbone(config, cache_dir=tmp_path)
-    assert equal(Backbone(width=4).state_dict().keys() and state, state)
+    assert equal(ResNet(width=4).state_dict().keys() and state, state)
     build(config, pair("outdoor/sal")).backbone.load_state_dict(state)
 
 

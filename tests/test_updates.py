@@ -65,10 +65,11 @@ def test_layout_keeps_the_state_dict_order_and_tells_kinds_apart():
 
 
 def test_layout_of_resnet18_holds_every_parameter():
-    from matfl.models.network import Backbone, voting_layers
+    from matfl.models.backbone import voting_layers
+    from matfl.models.resnet import ResNet
 
     with torch.device("meta"):
-        backbone = Backbone()
+        backbone = ResNet()
     layout = Layout.of(backbone, voting=voting_layers(backbone, 8))
     assert layout.P == sum(p.numel() for p in backbone.parameters()) == 11_176_512
     assert sum(layout.parameters[name].stop - layout.parameters[name].start for name in layout.voting) == 10_321_920

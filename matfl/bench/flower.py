@@ -37,7 +37,7 @@ def measure(config: RunConfig, *, precision: str = "fp32", folder: Path) -> dict
     from matfl.flower import ManyTask, Settings
     from matfl.flower.nodes import Nodes
     from matfl.flower.settings import client_pairs
-    from matfl.models.network import start_backbone
+    from matfl.models.starts import start_backbone
     from matfl.runs import store
     from matfl.server.server import Server
 

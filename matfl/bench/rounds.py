@@ -9,7 +9,8 @@ from torch import Tensor
 
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import stream
-from matfl.models.network import Backbone, voting_layers
+from matfl.models.backbone import voting_layers
+from matfl.models.resnet import ResNet
 from matfl.server.methods import Round
 from matfl.server.models import Models
 from matfl.server.updates import Layout, Updates
@@ -23,7 +24,7 @@ CONFIG = RunConfig()
 def layout_of(width: int) -> Layout:
     """ResNet18's, `width` channels in its first stage."""
     with torch.device("meta"):
-        backbone = Backbone(width=width)
+        backbone = ResNet(width=width)
     return Layout.of(backbone, voting=voting_layers(backbone, CONFIG.voting_layers))
 
 

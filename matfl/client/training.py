@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import derive, stream
 from matfl.data.augment import augment, normalise
+from matfl.models.backbone import find_backbone
 from matfl.models.network import Model
 from matfl.tasks.meters import Meter
 from matfl.tasks.task import Pair
@@ -61,8 +62,9 @@ class TrainResult:
 def resolve_precision(config: RunConfig, device: torch.device | str) -> torch.dtype:
     """The dtype of convolutions on `device`: `config.precision`, or for 'auto' bfloat16 where it is native and pays.
 
-    That is CUDA devices that compute it natively, and processors with AVX512-BF16 or AMX from width 16 on (narrower
-    networks spend their time elsewhere). Parameters, batch-norm statistics, losses and Adam stay float32 in any case.
+    That is CUDA devices that compute it natively, and processors with AVX512-BF16 or AMX where the backbone says so
+    (`Backbone.bf16_pays`: a ResNet from width 16 on). Parameters, batch-norm statistics, losses and Adam stay float32
+    in any case.
     """
     if config.precision != "auto":
         return {"fp32": torch.float32, "bf16": torch.bfloat16}[config.precision]
@@ -70,7 +72,7 @@ def resolve_precision(config: RunConfig, device: torch.device | str) -> torch.dt
     if kind == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = kind == "cpu" and config.width >= 16 and _cpu_has_bf16()
+        native = kind == "cpu" and _cpu_has_bf16() and find_backbone(config).bf16_pays(config)
     return torch.bfloat16 if native else torch.float32
 
 

@@ -54,6 +54,7 @@ DEFAULTS: Mapping[str, object] = MappingProxyType(
         "edge_protocol": "fedhca2",
         "seed": 0,
         "data_seed": 0,
+        "output_stride": 8,
     }
 )
 """Value of every parameter of schema 1 that a hash leaves out, in JSON's types."""

@@ -69,6 +69,10 @@ RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
 _ABOVE = ("lr", "lr_decay", "participation", "server_lr")
 """Those that must be above their lowest."""
 
+_VOTERS = {"resnet18": 16, "resnet34": 32, "resnet50": 16}
+"""Number of 3x3 convolutions in the paper's backbones."""
+_STARTS = "'imagenet', 'random', 'scenes' or a .safetensors file"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
@@ -87,7 +91,7 @@ class RunConfig:
     k: int = 8
     """K of the TopK in votes and friends, the client itself included (section 3.4)."""
     voting_layers: int = 8
-    """How many of the backbone's last 3x3 convolutions vote (section 5.2)."""
+    """How many of the backbone's last 3x3 convolutions (or layers, see `matfl.models`) vote (section 5.2)."""
     rounds: int = 100
     """Communication rounds (section 4.1)."""
     local_epochs: int = 10
@@ -124,10 +128,12 @@ class RunConfig:
     """'task' averages a task's heads every round; 'local' leaves each client its own."""
     loss_weights: Literal["field", "none"] = "none"
     """'field' multiplies each loss by its task's customary weight; 'none' is the authors' code."""
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
-    """Dilated to output stride 8 (section 4.1)."""
+    backbone: str = "resnet18"
+    """'resnet18', 'resnet34', 'resnet50', 'timm:NAME' or a plug-in's."""
+    output_stride: int = 8
+    """Side of an image over that of its features: 8 (section 4.1), 16 or 32; the next larger where it cannot be."""
     width: int = 64
-    """Channels of the backbone's first stage; 64 is the standard network."""
+    """Channels of a ResNet's first stage; 64 is the standard network. Other backbones have widths of their own."""
     head_channels: int = 256
     """Channels of the DeepLab head."""
     aspp_rates: tuple[int, ...] = (12, 24, 36)
@@ -190,21 +196,7 @@ class RunConfig:
                 f"k={self.k}: choose 1..{n}, the number of clients ({len(chosen)} tasks x "
                 f"clients_per_task={self.clients_per_task})"
             )
-        available = {"resnet18": 16, "resnet34": 32, "resnet50": 16}[self.backbone]
-        if not 1 <= self.voting_layers <= available:
-            raise ValueError(
-                f"voting_layers={self.voting_layers}: {self.backbone} has {available} 3x3 convolutions; "
-                f"choose 1..{available}"
-            )
-        if self.backbone != "resnet18" and self.start == "scenes":
-            raise ValueError(
-                f"start='scenes' is made for resnet18; with backbone={self.backbone!r} choose 'imagenet', "
-                "'random' or a file"
-            )
-        if self.start == "imagenet" and self.width != 64:
-            raise ValueError(f"start='imagenet' needs width=64, not {self.width}: choose start='scenes' or 'random'")
-        if self.start not in ("imagenet", "random", "scenes") and not self.start.endswith(".safetensors"):
-            raise ValueError(f"start={self.start!r}: choose 'imagenet', 'random', 'scenes' or a .safetensors file")
+        self._check_backbone()
         for p in chosen:
             if not (self.size or p.domain.size or p.domain.rendered):
                 raise ValueError(f"size=0: domain {p.domain.name!r} has no network size of its own; set size")
@@ -213,6 +205,35 @@ class RunConfig:
                 "the rendered domains need size, images_train and images_val (presets smoke, quick and "
                 "full set them); 0 is for real data"
             )
+
+    def _check_backbone(self) -> None:
+        """What the config alone can tell; the rest is `matfl.models.backbone.check_backbone`'s, when a run begins."""
+        if not re.fullmatch(r"\w+(:[\w.-]+)?", self.backbone):
+            raise ValueError(
+                f"backbone={self.backbone!r}: choose {', '.join(map(repr, _VOTERS))}, 'timm:NAME' or a plug-in's"
+            )
+        if self.output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride={self.output_stride}: choose 8, 16 or 32")
+        if self.backbone != "resnet18" and self.start == "scenes":
+            raise ValueError(
+                f"start='scenes' is made for resnet18; with backbone={self.backbone!r} choose 'imagenet', "
+                "'random' or a file"
+            )
+        if not re.fullmatch(r"\w+|.*\.safetensors", self.start):
+            raise ValueError(f"start={self.start!r}: choose {_STARTS}")
+        if self.backbone not in _VOTERS:
+            check_range("voting_layers", self.voting_layers, 1, 10_000)
+            return
+        available = _VOTERS[self.backbone]
+        if not 1 <= self.voting_layers <= available:
+            raise ValueError(
+                f"voting_layers={self.voting_layers}: {self.backbone} has {available} 3x3 convolutions; "
+                f"choose 1..{available}"
+            )
+        if self.start == "imagenet" and self.width != 64:
+            raise ValueError(f"start='imagenet' needs width=64, not {self.width}: choose start='scenes' or 'random'")
+        if self.start not in ("imagenet", "random", "scenes") and not self.start.endswith(".safetensors"):
+            raise ValueError(f"start={self.start!r}: choose {_STARTS}")
 
     @property
     def num_clients(self) -> int:

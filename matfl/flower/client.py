@@ -89,11 +89,15 @@ def _split(config: RunConfig, node: NodeSettings, name: str) -> Split:
 
 
 @lru_cache(maxsize=2)
-def _model(config: RunConfig, pair: Pair, device: torch.device) -> tuple[Model, Wire]:
-    """A module for the pair, whatever state it holds; simulated clients of one process share it."""
+def _model(config: RunConfig, pair: Pair, device: torch.device) -> tuple[Model, Wire, dict[str, Tensor]]:
+    """A module for the pair, whatever state it holds, and what does not travel: its integer buffers as it was built.
+
+    Simulated clients of one process share it.
+    """
     model = build(config, pair).to(device)
     parts = {part: Layout.of(model.get_submodule(part)) for part in ("backbone", "head")}
-    return model, Wire(parts=parts)
+    fixed = {name: t.clone() for name, t in model.state_dict().items() if not t.is_floating_point()}
+    return model, Wire(parts=parts), fixed
 
 
 def share(config: RunConfig, node: NodeSettings) -> Client:
@@ -210,10 +214,9 @@ def _begin(
     if ask["client"] != node.client:
         raise Refusal(f"this node is client {node.client}, not {ask['client']}")
     device = federation.pick_device(node.device)
-    model, wire = _model(config, node.pair, device)
+    model, wire, fixed = _model(config, node.pair, device)
     dispatched = wire.decode(cast(ArrayRecord, content["model"]), cast(Any, ask["models"]), device=device)
-    integers = {name: torch.zeros_like(t) for name, t in model.state_dict().items() if name not in dispatched}
-    return ask, model, wire, {**dispatched, **integers}
+    return ask, model, wire, {**dispatched, **fixed}
 
 
 def _device(model: Model) -> torch.device:

@@ -12,7 +12,7 @@ from matfl.flower import memory
 from matfl.flower.nodes import Nodes
 from matfl.flower.settings import Settings, client_pairs
 from matfl.flower.strategy import ManyTask
-from matfl.models.network import start_backbone
+from matfl.models.starts import start_backbone
 from matfl.runs import store
 from matfl.runs.engine import begin, pick_device, provenance, repeatable
 from matfl.runs.workspace import Workspace

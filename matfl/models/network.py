@@ -1,95 +1,21 @@
-"""The network of every client: a ResNet dilated to output stride 8 and a DeepLab head (paper, section 4.1).
-
-Parts and parameter names are torchvision's; a width factor makes the small networks of the embedded benchmark. How the
-backbone and the heads start is decided here as well.
-"""
+"""The network of every client: a backbone and a DeepLab head (paper, section 4.1), and how the head starts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.segmentation.deeplabv3 import ASPP, ASPPPooling
 
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import stream
+from matfl.models.backbone import State, build_backbone, find_backbone
 from matfl.tasks.task import Pair
 
-__all__ = ["Backbone", "Head", "Model", "build", "build_head", "start_backbone", "start_head", "voting_layers"]
-
-State = dict[str, Tensor]
-
-_STAGES: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-}
-
-
-class Backbone(nn.Module):
-    """torchvision's ResNet without its classifier: images (B, 3, H, W) to features (B, `channels`, H / 8, W / 8).
-
-    `width` is the number of channels of the first stage; at 64 the state dict is torchvision's without `fc`. With
-    `dilated=False` the last two stages keep their strides (output stride 32). Both forms take the same weights, and the
-    dilated one's features at every fourth position are the other's.
-    """
-
-    def __init__(self, name: str = "resnet18", width: int = 64, *, dilated: bool = True) -> None:
-        super().__init__()
-        block, counts = _STAGES[name]
-        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        channels = width
-        stages = []
-        for index, count in enumerate(counts):
-            planes = width * 2**index
-            stages.append(_stage(block, channels, planes, count, stride=1 if index == 0 else 2))
-            channels = planes * block.expansion
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.channels = channels
-        if dilated:
-            _dilate(self.layer3, 2)
-            _dilate(self.layer4, 4)
-
-    def forward(self, images: Tensor) -> Tensor:
-        cpu = images.device.type == "cpu"
-        if cpu:  # the pooling is many times faster in this order, the dilated convolutions' gradients in the usual one
-            images = images.contiguous(memory_format=torch.channels_last)
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        if cpu:
-            x = x.contiguous()
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-        return x
-
-
-def _stage(block: type[BasicBlock | Bottleneck], channels: int, planes: int, count: int, stride: int) -> nn.Sequential:
-    out = planes * block.expansion
-    shortcut = None
-    if stride != 1 or channels != out:
-        shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
-    blocks = [block(channels, planes, stride, shortcut)]
-    return nn.Sequential(*blocks, *(block(out, planes) for _ in range(count - 1)))
-
-
-def _dilate(stage: nn.Module, rate: int) -> None:
-    """Trade the stage's stride for dilation `rate`; the convolution that had the stride still sees its input's grid."""
-    for module in stage.modules():
-        if isinstance(module, nn.Conv2d):
-            strided = module.stride == (2, 2)
-            module.stride = (1, 1)
-            if module.kernel_size == (3, 3):
-                module.dilation = module.padding = (rate // 2,) * 2 if strided else (rate, rate)
+__all__ = ["Head", "Model", "build", "build_head", "start_head"]
 
 
 class Head(nn.Module):
@@ -114,7 +40,7 @@ class Head(nn.Module):
 class Model(nn.Module):
     """Backbone and head; images (B, 3, H, W) to raw outputs (B, channels, H, W) in float32, upsampled bilinearly."""
 
-    def __init__(self, backbone: Backbone, head: Head) -> None:
+    def __init__(self, backbone: nn.Module, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -152,9 +78,7 @@ class _Pooling(ASPPPooling):
 
 def build(config: RunConfig, pair: Pair) -> Model:
     """A model for `pair` with random weights that follow from the config alone; load a start or task model into it."""
-    backbone = _empty_backbone(config)
-    backbone.load_state_dict(_random_backbone(config))
-    return Model(backbone, build_head(config, pair))
+    return Model(build_backbone(config), build_head(config, pair))
 
 
 def build_head(config: RunConfig, pair: Pair) -> Head:
@@ -162,89 +86,6 @@ def build_head(config: RunConfig, pair: Pair) -> Head:
     head = _empty_head(config, pair)
     head.load_state_dict(start_head(config, pair))
     return head
-
-
-def voting_layers(backbone: nn.Module, n: int) -> tuple[str, ...]:
-    """Parameter names of the last `n` 3x3 convolutions of `backbone`, from shallow to deep (section 5.2).
-
-    Layers are chosen by module type: neither 1x1 shortcuts nor the 7x7 stem vote. ValueError when there are fewer.
-    """
-    names = [
-        f"{name}.weight"
-        for name, module in backbone.named_modules()
-        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)
-    ]
-    if not 1 <= n <= len(names):
-        raise ValueError(f"voting_layers={n}: choose 1..{len(names)}, the number of 3x3 convolutions")
-    return tuple(names[-n:])
-
-
-def start_backbone(
-    config: RunConfig, *, cache_dir: str | Path | None = None, device: torch.device | str = "cpu"
-) -> State:
-    """The backbone's state at round 0, the same for every client and task, on `device`.
-
-    `config.start` chooses: 'imagenet' (torchvision's weights from torch hub's folder, fetched when missing), 'random'
-    (drawn from `config.seed`), 'scenes' (pre-trained on rendered objects by `matfl.models.pretrain`, kept in
-    `cache_dir`), or a safetensors file with torchvision's names. Raises FileNotFoundError or ValueError with the
-    remedy.
-    """
-    if config.start == "random":
-        state = _random_backbone(config)
-    elif config.start == "imagenet":
-        state = _fitting(_imagenet(config.backbone), config, "torchvision's ImageNet weights")
-    elif config.start == "scenes":
-        from matfl.models.pretrain import scenes_start
-
-        state = scenes_start(config.width, cache_dir=cache_dir, device=device)
-    else:
-        path = Path(config.start).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"start={config.start!r}: no such file; give the path of a safetensors file with the backbone's "
-                "weights, or choose 'imagenet', 'random' or 'scenes'"
-            )
-        try:
-            stored = load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"start={config.start!r} is not a readable safetensors file ({error})") from error
-        state = _fitting(stored, config, str(path))
-    return {name: tensor.to(device) for name, tensor in state.items()}
-
-
-def _imagenet(name: str) -> Mapping[str, Tensor]:
-    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1  # type: ignore[attr-defined]
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-    try:
-        return weights.get_state_dict(progress=False, check_hash=not path.exists(), weights_only=True)
-    except Exception as error:  # urllib, socket, ssl, zip and unpickling errors alike end the same way for the user
-        known = "is damaged" if path.exists() else "is missing and could not be fetched"
-        raise FileNotFoundError(
-            f"start='imagenet': {path} {known} ({type(error).__name__}: {error}). Download {weights.url} on a machine "
-            f"with internet access and put the file {path.name} into {path.parent}, or choose another start: "
-            "'scenes', 'random' or a .safetensors file"
-        ) from error
-
-
-def _fitting(state: Mapping[str, Tensor], config: RunConfig, source: str) -> State:
-    """`state` without the classifier, checked against the backbone of `config`; a ValueError names what differs."""
-    expected = _empty_backbone(config, device="meta").state_dict()
-    found = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
-    network = f"{config.backbone} of width {config.width}"
-    for name, tensor in expected.items():
-        if name not in found:
-            if name.endswith("num_batches_tracked"):  # absent from files older than the counter, which is not used
-                found[name] = torch.zeros((), dtype=torch.int64)
-                continue
-            raise ValueError(f"{source}: tensor {name!r} is missing; a start for {network} needs it")
-        if found[name].shape != tensor.shape:
-            raise ValueError(
-                f"{source}: tensor {name!r} has shape {tuple(found[name].shape)}, but {network} needs "
-                f"{tuple(tensor.shape)}; change backbone or width, or choose another file"
-            )
-    if unknown := sorted(set(found) - set(expected)):
-        raise ValueError(f"{source}: tensor {unknown[0]!r} does not belong to {network}; use torchvision's names")
-    return {name: found[name].to(tensor.dtype) for name, tensor in expected.items()}
 
 
 def start_head(
@@ -282,30 +123,8 @@ def start_head(
     return head.state_dict()
 
 
-def _empty_backbone(config: RunConfig, device: str = "cpu") -> Backbone:
-    with torch.device("meta"):  # no draws from the global generator, no time spent on weights that are replaced
-        backbone = Backbone(config.backbone, config.width)
-    return backbone if device == "meta" else backbone.to_empty(device=device)
-
-
 def _empty_head(config: RunConfig, pair: Pair) -> Head:
-    block, _ = _STAGES[config.backbone]
-    with torch.device("meta"):
-        in_channels = 8 * config.width * block.expansion
+    in_channels = find_backbone(config).channels(config)
+    with torch.device("meta"):  # no draws from the global generator, no time spent on weights that are replaced
         head = Head(in_channels, pair.channels, hidden=config.head_channels, rates=config.aspp_rates)
     return head.to_empty(device="cpu")
-
-
-def _random_backbone(config: RunConfig) -> State:
-    backbone = _empty_backbone(config)
-    randomise(backbone, stream(config.seed, "backbone"))
-    return backbone.state_dict()
-
-
-def randomise(backbone: Backbone, generator: torch.Generator) -> None:
-    """Draw the weights as torchvision does for a ResNet that is trained from nothing, but from `generator`."""
-    for module in backbone.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()

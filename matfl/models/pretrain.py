@@ -6,21 +6,25 @@ in any domain's images. The result is kept in the cache under a name that holds 
 
 from __future__ import annotations
 
-import os
+import hashlib
+import warnings
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from matfl import scenes
+from matfl.core.files import replace_file
+from matfl.core.locks import locked
 from matfl.core.streams import stream
 from matfl.data.augment import normalise
-from matfl.data.cache import cache_folder, key_hash, locked
-from matfl.models.network import Backbone, randomise
+from matfl.data.cache import DataError, cache_folder, key_hash
+from matfl.models.resnet import ResNet, randomise
 
 __all__ = ["RECIPE", "Recipe", "pretrain", "scenes_file", "scenes_start"]
 
@@ -56,23 +60,30 @@ def scenes_start(
 ) -> dict[str, Tensor]:
     """The pre-trained backbone's state: read from `cache_dir` (default $MATFL_CACHE, then ~/.cache/matfl) or made now.
 
-    Processes that need it at once wait for the one that makes it. A damaged file is made anew. The file's metadata
-    holds the held-out accuracy (`accuracy`).
+    Processes that need it at once wait for the one that makes it. A file whose checksum does not hold is made anew,
+    with a warning. The file's metadata holds the held-out accuracy (`accuracy`).
+
+    Raises DataError when the cache cannot be written.
     """
     path = scenes_file(width, cache_dir, recipe=recipe)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if (state := _read(path)) is not None:
         return state
-    with locked(path.with_suffix(".lock")):
-        if (state := _read(path)) is not None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            if (state := _read(path)) is not None:
+                return state
+            if path.exists():
+                warnings.warn(f"{path} is damaged or has no checksum, and is made anew", stacklevel=2)
+            state, accuracy = pretrain(width, device=device, recipe=recipe)
+            metadata = {"accuracy": f"{accuracy:.4f}", "sha256": _digest(state)}
+            replace_file(path, save(state, metadata=metadata))
             return state
-        state, accuracy = pretrain(width, device=device, recipe=recipe)
-        temporary = path.with_suffix(".tmp")
-        save_file(state, temporary, metadata={"accuracy": f"{accuracy:.4f}"})
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        return state
+    except OSError as error:
+        raise DataError(
+            f"{path.parent}: cannot keep the start ({error}); free space, or set MATFL_CACHE (or cache_dir) to a "
+            "folder that can hold it"
+        ) from error
 
 
 def accuracy_of(path: Path) -> float:
@@ -90,7 +101,7 @@ def pretrain(
     """
     generator = stream(recipe.seed, "pretrain", width)
     network = nn.Sequential(
-        Backbone(width=width, dilated=False),
+        ResNet(width=width, stride=32),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(8 * width, scenes.OBJECT_CLASSES),
@@ -126,7 +137,20 @@ def pretrain(
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
+    """The state in the file, or None where that is missing, damaged, or from before there were checksums."""
     try:
-        return load_file(path)
-    except (FileNotFoundError, SafetensorError):
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            expected = (file.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError):
         return None
+    return state if expected == _digest(state) else None
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and contents of the tensors, in the order of their names."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha.update(tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()

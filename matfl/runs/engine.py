@@ -7,7 +7,6 @@ stopped.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -27,8 +26,9 @@ from matfl.client import training as local
 from matfl.config.run_config import RunConfig
 from matfl.data import READERS, load_split
 from matfl.data.start_bias import start_biases
-from matfl.models.network import start_backbone
+from matfl.models.backbone import check_backbone
 from matfl.models.pretrain import scenes_file
+from matfl.models.starts import start_backbone, start_version
 from matfl.runs import store
 from matfl.runs.plugins import origins
 from matfl.runs.simulation import Progress, Simulation, Splits
@@ -74,10 +74,8 @@ def data_version(config: RunConfig) -> dict[str, Any]:
     version: dict[str, Any] = {}
     for domain in dict.fromkeys(pair.domain for pair in pairs(config.tasks)):
         version |= READERS.find(domain.reader).version(domain)
-    if config.start == "scenes":
-        version["start"] = scenes_file(config.width).stem
-    elif (file := Path(config.start).expanduser()).suffix == ".safetensors" and file.is_file():
-        version["start"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    if (start := start_version(config)) is not None:
+        version["start"] = start
     return version
 
 
@@ -162,6 +160,7 @@ def prepare(
     where, data, starts = pick_device(device), {}, {}
     for config in configs:
         method_of(config)
+        check_backbone(config)
         data[config.tasks, config.size, config.images_train, config.images_val, config.data_seed] = config
         starts[config.start, config.backbone, config.width] = config
     for config in data.values():
@@ -213,6 +212,7 @@ def run(
         if store.stored_round(path, config) == config.rounds:
             store.mark(path, config, config.rounds)
             return
+        check_backbone(config)
         simulation = Simulation(config, where, load_splits(config, data_dir=data_dir, cache_dir=cache_dir), progress)
         server = Server(config, [client.pair for client in simulation.clients], device=where)
         if store.stored_round(path, config):

@@ -42,7 +42,7 @@ def gram(updates: Updates, layers: Sequence[str]) -> Tensor:
     if unknown := [name for name in layers if name not in updates.layout.parameters]:
         raise ValueError(
             f"layer {unknown[0]!r} is not a parameter of the backbone: choose voting layers with "
-            "matfl.models.network.voting_layers"
+            "matfl.models.backbone.voting_layers"
         )
     return torch.stack([layer_gram(updates, updates.layout.parameters[name]) for name in layers])
 

@@ -37,7 +37,7 @@ class Layout:
     integers: tuple[str, ...]
     """Everything else (`num_batches_tracked`): never mixed; a model keeps its own."""
     voting: tuple[str, ...] = ()
-    """Parameters whose similarity groups the clients (section 5.2), see `matfl.models.network.voting_layers`."""
+    """Parameters whose similarity groups the clients (section 5.2), see `matfl.models.backbone.voting_layers`."""
 
     @classmethod
     def of(

@@ -23,7 +23,8 @@ from matfl.client.local import Local
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import derive
 from matfl.data import Client
-from matfl.models.network import build, start_head, voting_layers
+from matfl.models.backbone import find_backbone, voting_layers
+from matfl.models.network import build, start_head
 from matfl.server.collection import Collection
 from matfl.server.layout import Layout
 from matfl.server.methods import Dispatch, method_of
@@ -47,7 +48,8 @@ class Server:
         self.client_pairs = tuple(client_pairs)
         self.method = method_of(config)
         backbone = build(config, self.client_pairs[0]).backbone
-        self.layout = Layout.of(backbone, voting=voting_layers(backbone, config.voting_layers))
+        rule = find_backbone(config).voters
+        self.layout = Layout.of(backbone, voting=voting_layers(backbone, config.voting_layers, rule=rule))
         self._counters = {
             name: tensor for name, tensor in backbone.state_dict().items() if name in self.layout.integers
         }

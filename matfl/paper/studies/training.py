@@ -14,7 +14,9 @@ from matfl.config.run_config import RunConfig
 from matfl.core.streams import derive, stream
 from matfl.data import load_split, partition
 from matfl.data.augment import augment
-from matfl.models.network import Model, build, start_backbone, start_head, voting_layers
+from matfl.models.backbone import find_backbone, voting_layers
+from matfl.models.network import Model, build, start_head
+from matfl.models.starts import start_backbone
 from matfl.paper.studies.store import Arrays
 from matfl.tasks.meters import Meter
 from matfl.tasks.task import Pair, pair, pairs
@@ -57,7 +59,8 @@ def single_update(
     model = _start(config, chosen, targets, target_device, client)
     before = {name: tensor.detach().clone() for name, tensor in model.backbone.named_parameters()}
     result = train(model, images, targets, chosen, config, round=1, client=client)
-    voters = set(voting_layers(model.backbone, config.voting_layers))
+    rule = find_backbone(config).voters
+    voters = set(voting_layers(model.backbone, config.voting_layers, rule=rule))
     start_P = torch.cat([tensor.reshape(-1) for tensor in before.values()])
     update_P = torch.cat(
         [(tensor.detach() - before[name]).reshape(-1) for name, tensor in model.backbone.named_parameters()]

@@ -1,0 +1,8 @@
+"""The package's own backbones."""
+
+from matfl.models.backbone import BACKBONES
+from matfl.models.resnet import RESNETS
+from matfl.models.timm_backbone import TIMM
+
+for _backbone in (*RESNETS, TIMM):
+    BACKBONES.register(_backbone)

@@ -1,0 +1,172 @@
+"""The paper's backbone: a ResNet dilated to output stride 8 (section 4.1), with a width factor for small networks.
+
+Parts and parameter names are torchvision's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from matfl.config.run_config import RunConfig
+from matfl.core.files import file_digest
+from matfl.core.streams import stream
+from matfl.models.backbone import Backbone, Start
+
+__all__ = ["RESNETS", "ResNet", "ResNetBackbone", "randomise"]
+
+_STAGES: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
+    "resnet18": (BasicBlock, (2, 2, 2, 2)),
+    "resnet34": (BasicBlock, (3, 4, 6, 3)),
+    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+}
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNet without its classifier: images (B, 3, H, W) to features (B, `channels`, h, w).
+
+    `width` is the number of channels of the first stage; at 64 the state dict is torchvision's without `fc`. `stride`
+    is that of the output: h is H / 8 where the last two stages' strides are traded for dilation, H / 16 with the last
+    one's, H / 32 with none. All three take the same weights, and share the features at every position of the coarser.
+    """
+
+    def __init__(self, name: str = "resnet18", width: int = 64, *, stride: int = 8) -> None:
+        super().__init__()
+        block, counts = _STAGES[name]
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        channels = width
+        stages = []
+        for index, count in enumerate(counts):
+            planes = width * 2**index
+            stages.append(_stage(block, channels, planes, count, stride=1 if index == 0 else 2))
+            channels = planes * block.expansion
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.channels = channels
+        rate = 1
+        for stage, natural in ((self.layer3, 16), (self.layer4, 32)):
+            if natural > stride:
+                rate *= 2
+                _dilate(stage, rate)
+
+    def forward(self, images: Tensor) -> Tensor:
+        cpu = images.device.type == "cpu"
+        if cpu:  # the pooling is many times faster in this order, the dilated convolutions' gradients in the usual one
+            images = images.contiguous(memory_format=torch.channels_last)
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        if cpu:
+            x = x.contiguous()
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+        return x
+
+
+def _stage(block: type[BasicBlock | Bottleneck], channels: int, planes: int, count: int, stride: int) -> nn.Sequential:
+    out = planes * block.expansion
+    shortcut = None
+    if stride != 1 or channels != out:
+        shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out))
+    blocks = [block(channels, planes, stride, shortcut)]
+    return nn.Sequential(*blocks, *(block(out, planes) for _ in range(count - 1)))
+
+
+def _dilate(stage: nn.Module, rate: int) -> None:
+    """Trade the stage's stride for dilation `rate`; the convolution that had the stride still sees its input's grid."""
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            strided = module.stride == (2, 2)
+            module.stride = (1, 1)
+            if module.kernel_size == (3, 3):
+                module.dilation = module.padding = (rate // 2,) * 2 if strided else (rate, rate)
+
+
+def randomise(network: ResNet, generator: torch.Generator) -> None:
+    """Draw the weights as torchvision does for a ResNet that is trained from nothing, but from `generator`."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+
+
+@dataclass(frozen=True)
+class ResNetBackbone(Backbone):
+    """One of torchvision's ResNets at `RunConfig.width`."""
+
+    name: str
+    title: str
+
+    @property
+    def starts(self) -> Mapping[str, Start]:
+        imagenet = Start(source="torchvision's ImageNet weights", load=_imagenet)
+        if self.name != "resnet18":
+            return {"imagenet": imagenet}
+        return {
+            "imagenet": imagenet,
+            "scenes": Start(source="the 'scenes' start", load=_scenes, version=_scenes_version),
+        }
+
+    def build(self, config: RunConfig) -> ResNet:
+        with torch.device("meta"):  # torch's own draws would be replaced: no time is spent on them
+            network = ResNet(self.name, config.width, stride=config.output_stride)
+        network.to_empty(device="cpu")
+        randomise(network, stream(config.seed, "backbone"))
+        return network
+
+    def channels(self, config: RunConfig) -> int:
+        return 8 * config.width * _STAGES[self.name][0].expansion
+
+    def bf16_pays(self, config: RunConfig) -> bool:
+        """Narrower networks spend their time elsewhere."""
+        return config.width >= 16
+
+
+RESNETS = tuple(
+    ResNetBackbone(name, f"torchvision's {name.replace('resnet', 'ResNet-')}, dilated to output stride 8 (section 4.1)")
+    for name in _STAGES
+)
+
+
+def _scenes(config: RunConfig, cache_dir: str | Path | None, device: torch.device | str) -> Mapping[str, Tensor]:
+    from matfl.models.pretrain import scenes_start
+
+    return scenes_start(config.width, cache_dir=cache_dir, device=device)
+
+
+def _scenes_version(config: RunConfig) -> str:
+    from matfl.models.pretrain import scenes_file
+
+    return scenes_file(config.width).stem
+
+
+def _imagenet(config: RunConfig, cache_dir: str | Path | None, device: torch.device | str) -> Mapping[str, Tensor]:
+    """torchvision's weights from torch hub's folder, fetched when missing; without the classifier."""
+    weights = torchvision.models.get_model_weights(config.backbone).IMAGENET1K_V1  # type: ignore[attr-defined]
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+    try:
+        if path.exists():
+            _check_digest(path)
+        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except Exception as error:  # urllib, socket, ssl, zip and unpickling errors alike end the same way for the user
+        known = "is damaged" if path.exists() else "is missing and could not be fetched"
+        raise FileNotFoundError(
+            f"start='imagenet': {path} {known} ({type(error).__name__}: {error}). Download {weights.url} on a machine "
+            f"with internet access and put the file {path.name} into {path.parent}, or choose another start: "
+            "'scenes', 'random' or a .safetensors file"
+        ) from error
+    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+
+
+def _check_digest(path: Path) -> None:
+    """The name of a torch hub file holds the beginning of its SHA-256, which the hub compares after a download only."""
+    expected = path.stem.rpartition("-")[2]
+    if not (found := file_digest(path)).startswith(expected):
+        raise ValueError(f"its SHA-256 begins with {found[:8]} instead of {expected}")
