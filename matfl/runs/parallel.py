@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import traceback
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matfl.config.run_config import PRESETS, RunConfig
-from matfl.core.processes import end_with
+from matfl.core.processes import child_of_this
 from matfl.runs.store import RunError, read_state, run_path
 from matfl.runs.workspace import Workspace
 
@@ -115,15 +114,14 @@ def _results(
         register_backend(backend)
     except ImportError as error:
         raise RunError(str(error)) from None
-    limits = {"inner_max_num_threads": 1} if backend == "loky" else {}
-    shared = {**options, "parent": os.getpid()}
+    limits = {"inner_max_num_threads": 1, **child_of_this()} if backend == "loky" else {}
     with (
         worker_killed("finished rounds are stored"),
         joblib.parallel_config(backend=backend, n_jobs=jobs or -1, **limits),
     ):
         order = "list" if backend == "ray" else "generator_unordered"  # Ray's backend gives all at the end
         yield from joblib.Parallel(return_as=order, batch_size=1, pre_dispatch=jobs or "all")(
-            joblib.delayed(_run_one)(index, config, run_path(config, base), METHODS.get(config.method), shared)
+            joblib.delayed(_run_one)(index, config, run_path(config, base), METHODS.get(config.method), options)
             for index, config in enumerate(configs)
         )
 
@@ -153,9 +151,6 @@ def _run_one(
 
     if method is not None and method.name not in METHODS:
         register(method)
-    options = dict(options)
-    if (parent := options.pop("parent", None)) is not None:
-        end_with(parent)
     try:
         federation.run(config, path, **options)
     except Exception as error:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from matfl.core.files import json_bytes, json_hash
 from matfl.core.locks import BusyError, locked
 from matfl.core.manifest import MANIFEST, DamageError, read_checked, read_manifest, write_files
-from matfl.core.processes import end_with
+from matfl.core.processes import child_of_this
 from matfl.runs.parallel import register_backend, worker_killed
 from matfl.runs.store import RunError
 
@@ -132,11 +132,10 @@ def _stored(path: Path, job: Job) -> bool:
         raise _damaged(error.path, error.reason) from None
 
 
-def _unit(job: Job, unit: str, folder: Path, *, device: str | None, wait: bool, parent: int) -> bool:
+def _unit(job: Job, unit: str, folder: Path, *, device: str | None, wait: bool) -> bool:
     """Compute one unit into `folder/unit`, unless it is there; False when another process is at it and not `wait`."""
     import torch
 
-    end_with(parent)
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with locked(folder / f"{unit}.lock", wait=wait):
@@ -245,18 +244,15 @@ def load_or_compute(
 
 def _compute(missing: Mapping[str, Job], runs_dir: Path, *, jobs: int | None, backend: str, device: str | None) -> None:
     """All units of the missing jobs: side by side, then those that must run alone, then those of other processes."""
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, parallel_config
 
     tasks = [(job, unit, runs_dir / name) for name, job in missing.items() for unit in job.units()]
     together = [task for task in tasks if not task[0].alone]
     register_backend(backend)
-    parallel = Parallel(
-        n_jobs=jobs or os.cpu_count() or 1,
-        backend=backend,
-        return_as="generator_unordered" if backend == "loky" else "list",
-    )
-    options: dict[str, Any] = {"device": device, "parent": os.getpid()}
-    calls = (delayed(_unit)(*task, wait=False, **options) for task in together)
+    ending = child_of_this() if backend == "loky" else {}
+    with parallel_config(backend=backend, n_jobs=jobs or os.cpu_count() or 1, **ending):
+        parallel = Parallel(return_as="generator_unordered" if backend == "loky" else "list")
+    calls = (delayed(_unit)(*task, device=device, wait=False) for task in together)
     kinds = ", ".join(sorted({job.kind for job, *_ in together}))
     with worker_killed("what is computed is stored"):
         for _ in _progress(parallel(calls), len(together), f"computing {kinds}"):
@@ -264,4 +260,4 @@ def _compute(missing: Mapping[str, Job], runs_dir: Path, *, jobs: int | None, ba
     for job, unit, folder in tasks:
         if job.alone and not (folder / unit / "values.json").exists():
             print(f"measuring {job_name(job)}", file=sys.stderr, flush=True)
-        _unit(job, unit, folder, wait=True, **options)
+        _unit(job, unit, folder, device=device, wait=True)
