@@ -169,7 +169,10 @@ def test_pairs_from_a_list():
 @pytest.mark.parametrize(
     "tasks, message",
     [
-        ("scenes", r"tasks='scenes': choose a set \(outdoor5, scenes9, pascal5, paper9, photos8\), a domain \(outdoor, "),
+        (
+            "scenes",
+            r"tasks='scenes': choose a set \(outdoor5, scenes9, pascal5, paper9, photos8\), a domain \(outdoor, ",
+        ),
         ("", "tasks='': choose a set"),
         ("outdoor/depth", "unknown .* pair 'outdoor/depth': choose from outdoor/semseg, outdoor/human_parts"),
         ("moon/semseg", "unknown .* pair 'moon/semseg'"),
