@@ -101,7 +101,7 @@ def test_data(tmp_path, capsys):
         "--device",
         "cpu",
     ]
-    assert data.main([*options, "--json", str(path)]) == 0
+    assert data.main([*options, "--loaded", "--json", str(path)]) == 0
     record = json.loads(path.read_text())
     assert list(record["parts"]) == list(data.PARTS)
     assert set(record["parts"]["render"]) == set(record["parts"]["fill"]) == {"outdoor", "indoor"}

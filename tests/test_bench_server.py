@@ -22,7 +22,7 @@ def test_a_record_holds_the_step_its_parts_and_both_ratios():
 def test_ratios_are_printed_and_the_record_is_kept(tmp_path, capsys):
     record = tmp_path / "server.json"
     asked = "compare scale --clients 3 --width 2 --scale 2 4 --scale-width 2 --repeats 1 --threads 1 --device cpu"
-    assert main([*asked.split(), "--json", str(record)]) == 0
+    assert main([*asked.split(), "--loaded", "--json", str(record)]) == 0
     shown = capsys.readouterr().out
     assert "one pair at a time" in shown
     assert "4 clients" in shown

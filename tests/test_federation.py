@@ -228,6 +228,8 @@ def test_what_a_run_records(trained):
         "votes": (rounds, layers, n, n),
         "friends": (rounds, n, n),
         "cos_start": (rounds, n),
+        "norms": (rounds, n),
+        "cosines": (rounds, n, n),
         "client_pairs": (n,),
         "layers": (layers,),
     }
@@ -240,6 +242,9 @@ def test_what_a_run_records(trained):
     np.testing.assert_array_equal(np.sort(stored["votes"], axis=3)[..., ::-1][..., :2], [2, 1] * np.ones((3, 8, 4, 1)))
     assert (np.diagonal(stored["similarity"], axis1=2, axis2=3) == 1).all()
     assert (np.abs(stored["cos_start"]) <= 1).all()
+    assert (stored["norms"] > 0).all()
+    assert (np.abs(stored["cosines"].astype(float)) <= 1).all()
+    assert (np.diagonal(stored["cosines"], axis1=1, axis2=2) == 1).all()
     rows = run.metrics.drop_duplicates(["round", "kind", "client"])[["round", "kind", "client"]]
     assert rows.value_counts().eq(1).all()
     assert sorted(map(tuple, rows.to_numpy())) == sorted(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from matfl.server import kernels
-from matfl.server.grouping import cosine, friends, gram, normalise, similarity, similarity_weights, start_cosine, votes
+from matfl.server.grouping import cosine, friends, gram, normalise, similarity, similarity_weights, votes, whole_updates
 from matfl.server.updates import Layout, Updates
 
 SIZES = {"first": (5, 3), "second": (7,), "third": (2, 2, 2)}
@@ -207,13 +207,15 @@ def test_cosine_of_a_gram_matrix():
     assert cosine(torch.tensor([[0.0, 0], [0, 9]])).tolist() == [[1, 0], [0, 1]]
 
 
-def test_start_cosine_sees_weight_decay():
+def test_whole_updates_see_weight_decay_and_each_other():
     generator = torch.Generator().manual_seed(10)
     theta = torch.randn(2, 30, generator=generator)
     u = updates_of(torch.stack([-0.1 * theta[0], 2 * theta[1], torch.zeros(30), -0.1 * theta[0]]))
-    found = start_cosine(u, theta, [0, 1, 1, 1])
+    found, products = whole_updates(u, theta, [0, 1, 1, 1])
     expected = torch.tensor([-1, 1, 0, -torch.cosine_similarity(theta[0], theta[1], dim=0)])
     torch.testing.assert_close(found, expected)
+    rows = torch.stack([-0.1 * theta[0], 2 * theta[1], torch.zeros(30), -0.1 * theta[0]]).double()
+    torch.testing.assert_close(products, rows @ rows.T)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

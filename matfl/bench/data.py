@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from matfl.bench.loops import Pictures, arrays
-from matfl.bench.record import Speed, machine, race, save
+from matfl.bench.record import Speed, add_load_option, machine, race, refuse_load, save
 from matfl.config.run_config import RunConfig, preset
 from matfl.core.streams import stream
 from matfl.data import load_split, make
@@ -166,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=0.5, help="least time of one turn (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="turns; the best counts (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the record")
+    add_load_option(parser)
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
@@ -174,6 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(options, name) < 1:
             parser.error(f"--{name}: must be at least 1")
     torch.set_num_threads(options.threads)
+    refuse_load(parser, loaded=options.loaded, device=options.device)
     facts = machine(options.device)
     print(
         f"data, {options.size}x{options.size} pixels, {facts['device']} ({facts['processor']}, {facts['cores']} cores)"
@@ -186,6 +188,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             cpu = f"{row['per_cpu_second']:10.0f} /CPU s" if "per_cpu_second" in row else ""
             ratio = f"{row['ratio']:8.1f} x one by one" if "ratio" in row else ""
             print(f"  {name:22}{row['per_second']:10.0f} images/s{cpu}{ratio}", flush=True)
-    asked = {key: value for key, value in vars(options).items() if key not in ("json", "parts", "device")}
+    asked = {key: value for key, value in vars(options).items() if key not in ("json", "parts", "device", "loaded")}
     save(options.json, {"bench": "data", "machine": facts, "options": asked, "parts": found})
     return 0

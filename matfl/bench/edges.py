@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import maximum_flow
 
-from matfl.bench.record import machine, race, save
+from matfl.bench.record import add_load_option, machine, race, refuse_load, save
 from matfl.tasks.edges import PROTOCOLS, Counts, evaluate_map, measure_map, nms, thin
 
 __all__ = ["main", "reference", "scene"]
@@ -125,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="turns; the best counts (default: %(default)s)")
     parser.add_argument("--no-reference", action="store_true", help="time matfl alone")
     parser.add_argument("--json", type=Path, help="file for the record")
+    add_load_option(parser)
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
@@ -132,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("size", "repeats"):
         if getattr(options, name) < 1:
             parser.error(f"--{name}: must be at least 1")
+    refuse_load(parser, loaded=options.loaded)
     facts = machine()
     print(f"edges, 99 thresholds, one thread ({facts['processor']}, {facts['cores']} cores)")
     found = {}

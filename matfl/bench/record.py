@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,10 @@ from typing import Any
 
 import torch
 
-__all__ = ["Speed", "machine", "race", "save", "wait"]
+__all__ = ["BUSY", "Speed", "add_load_option", "busy", "machine", "quiet", "race", "refuse_load", "save", "wait"]
+
+BUSY = 0.5
+"""Load average per usable core from which a machine is too busy for a measurement to mean anything."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,23 +61,71 @@ def race(
     return {name: Speed(per_second=wall, per_cpu_second=cpu) for name, (wall, cpu) in best.items()}
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load() -> float | None:
+    """Programs that ran or waited to run in the last minute, on average; None where the system does not tell."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def busy(facts: Mapping[str, Any]) -> bool:
+    """Whether a machine, as `machine` describes it, had other work at the time."""
+    return facts.get("load") is not None and facts["load"] > BUSY * facts["cores"]
+
+
+def quiet(patience: float = 180.0, *, every: float = 5.0) -> bool:
+    """Wait up to `patience` seconds until the load average says that the machine is free; whether it is.
+
+    The average is over a minute, so work that has just ended takes about as long to be forgotten.
+    """
+    until = time.monotonic() + patience
+    while busy({"load": load(), "cores": cores()}):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(min(every, max(0.0, until - time.monotonic())))
+    return True
+
+
+def add_load_option(parser: ArgumentParser) -> None:
+    """`--loaded`: measure although the machine is busy."""
+    parser.add_argument(
+        "--loaded", action="store_true", help="measure on a busy machine too; the record is marked and says little"
+    )
+
+
+def refuse_load(parser: ArgumentParser, *, loaded: bool, device: str = "cpu") -> None:
+    """End with an error where the processor is to be measured while it has other work, unless `loaded` allows that."""
+    found = load()
+    if not loaded and torch.device(device).type == "cpu" and busy({"load": found, "cores": cores()}):
+        parser.error(
+            f"the load average is {found:.1f} on {cores()} cores, so this machine is busy and would be measured too "
+            f"slow: stop what else runs until it is below {BUSY * cores():g}, or measure anyway with --loaded"
+        )
+
+
 def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Processor, cores, versions, the device and the load: nothing that names the computer or its folders."""
+    """Processor, cores, versions, the device, the load and whether it is too high: nothing that names the computer.
+
+    Ask before measuring: afterwards the load is the measurement's own.
+    """
     from matfl import __version__
 
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     where = torch.device(device)
-    return {
+    facts = {
         "processor": _processor(),
-        "cores": usable,
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else where.type,
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "matfl": __version__,
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load": load(),
     }
+    return facts | {"busy": where.type == "cpu" and busy(facts)}
 
 
 def _processor() -> str:

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from matfl.bench.methods import measure_methods
-from matfl.bench.record import Speed, machine, race, save
+from matfl.bench.record import Speed, add_load_option, machine, race, refuse_load, save
 from matfl.bench.rounds import CONFIG, TASKS, fill_update, layout_of, models_of, round_of, tasks_of, updates_of
 from matfl.server.grouping import similarity
 from matfl.server.methods import METHODS
@@ -279,6 +279,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=5, help="turns; the best counts (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the record")
+    add_load_option(parser)
     options = parser.parse_args(argv)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
@@ -287,6 +288,7 @@ def main(argv: Sequence[str]) -> int:
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')}: must be at least 1")
     torch.set_num_threads(options.threads)
+    refuse_load(parser, loaded=options.loaded, device=options.device)
     facts = machine(options.device)
     print(f"server, {facts['device']} ({facts['processor']}, {facts['cores']} cores, {options.threads} threads)")
     found = {}
@@ -296,7 +298,7 @@ def main(argv: Sequence[str]) -> int:
     asked = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in vars(options).items()
-        if key not in ("json", "parts", "device", "folder")
+        if key not in ("json", "parts", "device", "folder", "loaded")
     }
     save(options.json, {"bench": "server", "machine": facts, "options": asked, "parts": found})
     return 0

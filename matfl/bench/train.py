@@ -4,7 +4,8 @@
 - plain: the batched augmentation, float32, torch's defaults, all cores' threads.
 - plain_per_core (on demand): the same, one process per core; what is left of the ratio then is not the processes'.
 - matfl: `matfl.client.training.train` as a run calls it; on a CPU one process per core with one thread each.
-- floor: the same network on one resident batch that is ready for it, in the fastest precision and memory format.
+- floor: the same network on one resident batch that is ready for it, in the fastest precision and memory format. Where
+  a loop beats it, it is measured again; if it stays beaten, the record says that it does not hold.
 
 Every loop trains each pair of the preset in turn on random images and labels (their content does not matter for speed).
 The loops alternate, and the best of the repeats counts: other load on the machine can only slow a loop down.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -26,7 +27,7 @@ from typing import Any
 import torch
 
 from matfl.bench.loops import LOOPS, PER_CORE, Epoch, arrays
-from matfl.bench.record import machine, save, wait
+from matfl.bench.record import add_load_option, machine, refuse_load, save, wait
 from matfl.client.training import resolve_precision
 from matfl.config.run_config import PRESETS, RunConfig, override, preset
 from matfl.data.split import network_size
@@ -106,8 +107,11 @@ def measure(
     shape = {loop: (cores, 1) if device == "cpu" and loop in PER_CORE else (1, cores) for loop in loops}
     workers = max(processes for processes, _ in shape.values())
     best: dict[str, Measurement] = {}
+    again = 0
     with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(context.Barrier(workers),)) as pool:
-        for _, loop in product(range(repeats), loops):
+        turns = [loop for _, loop in product(range(repeats), loops)]
+        while turns:
+            loop = turns.pop(0)
             processes, threads = shape[loop]
             tasks = [
                 pool.submit(_work, loop, config, device, images, seconds, threads, processes > 1)
@@ -122,7 +126,16 @@ def measure(
             )
             if loop not in best or found.images_per_second > best[loop].images_per_second:
                 best[loop] = found
+            # Nothing can be faster than the network alone: where something was, the floor's turns were disturbed.
+            if not turns and _beaten(best) and again < repeats:
+                turns, again = ["floor"], again + 1
     return best
+
+
+def _beaten(found: Mapping[str, Measurement]) -> bool:
+    """Whether a loop was faster than the floor, by the clock."""
+    floor = found.get("floor")
+    return floor is not None and any(floor.images_per_second < other.images_per_second for other in found.values())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,12 +151,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each loop; the best counts")
     parser.add_argument("--loops", nargs="+", choices=list(LOOPS), default=list(DEFAULT))
     parser.add_argument("--json", type=Path, help="file for the record")
+    add_load_option(parser)
     options = parser.parse_args(argv)
     if options.images < 2:
         parser.error("--images: batch norm needs at least 2")
     config = replace(preset(options.preset), start="random")
     if options.tasks:
         config = override(config, tasks=options.tasks, k=1)
+    refuse_load(parser, loaded=options.loaded, device=options.device)
+    facts = machine(options.device)
     found = measure(
         config,
         device=options.device,
@@ -164,22 +180,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         "preset": options.preset,
         "tasks": config.tasks,
         "device": options.device,
-        "machine": machine(options.device),
+        "machine": facts,
         "precision": precision,
         "images": options.images,
         "seconds": options.seconds,
         "repeats": options.repeats,
         "loops": rates,
         "matfl_over": ratios,
+        "floor_holds": not _beaten(found),
     }
-    where = record["machine"]
-    named = where["processor"] if options.device == "cpu" else where["device"]
-    print(f"training, preset {options.preset}, {named}, {where['cores']} cores, load {where['load']}; {precision}")
+    named = facts["processor"] if options.device == "cpu" else facts["device"]
+    print(f"training, preset {options.preset}, {named}, {facts['cores']} cores, load {facts['load']}; {precision}")
     print(f"{'':15}{'images/s':>10}{'x':>7}{'images/CPU s':>15}{'x':>7}   (x: matfl over this loop)")
     for loop, rate in rates.items():
         columns = [(rate[key], ratios.get(key, {}).get(loop)) for key in ("images_per_second", "images_per_cpu_second")]
         (speed, a), (cpu, b) = [(f"{value:.1f}", f"{ratio:.2f}" if ratio else "") for value, ratio in columns]
         shape = f"{rate['processes']} process(es) of {rate['threads']} thread(s)"
         print(f"{loop:15}{speed:>10}{a:>7}{cpu:>15}{b:>7}   {shape}")
+    if not record["floor_holds"]:
+        print("a loop was faster than the floor: other work disturbed this measurement, repeat it")
     save(options.json, record)
     return 0

@@ -69,7 +69,8 @@ class Run:
     @cached_property
     def diagnostics(self) -> dict[str, np.ndarray]:
         """Arrays with the trained rounds R as first axis: participants (R, N), weights (R, N, N), similarity, votes
-        (R, L, N, N), friends (R, N, N), cos_start (R, N); and client_pairs (N,), layers (L,)."""
+        (R, L, N, N), friends (R, N, N), cos_start (R, N), norms (R, N) and cosines (R, N, N) of whole updates; and
+        client_pairs (N,), layers (L,)."""
         return read_diagnostics(self.path)
 
     @property

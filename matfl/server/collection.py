@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from matfl.core.records import ClientRow, RoundRow
-from matfl.server.grouping import similarity, start_cosine
+from matfl.server.grouping import cosine, similarity, whole_updates
 from matfl.server.methods import Dispatch, Mixing, Result, Round
 from matfl.server.mixing import mix
 from matfl.server.screening import Moved, clip_factors, form, moved, screen, too_far
@@ -99,7 +99,7 @@ class Collection:
             worst = max(zip(self._peaks(updates), updates.clients))[1]
             dropped[worst] = "with its reply the mix is not finite"
             updates = self._without(updates, dropped)
-        diagnostics = self._diagnostics(updates, mixing, start_cosine(updates, before.models.theta_CP, round.starts))
+        diagnostics = self._diagnostics(updates, mixing, *whole_updates(updates, before.models.theta_CP, round.starts))
         row = self._row(updates.clients, self.excluded | dropped)
         if clipped:
             row["clipped"] = clipped
@@ -184,7 +184,9 @@ class Collection:
             ],
         )
 
-    def _diagnostics(self, updates: Updates, mixing: Mixing, cos_start_N: Tensor) -> dict[str, np.ndarray]:
+    def _diagnostics(
+        self, updates: Updates, mixing: Mixing, cos_start_N: Tensor, gram_NN: Tensor
+    ) -> dict[str, np.ndarray]:
         """The round's small tensors spread over all N clients."""
         server = self.server
         layers, n = len(server.layout.voting), len(server.client_pairs)
@@ -202,9 +204,12 @@ class Collection:
             "votes": np.zeros((layers, n, n), kind),
             "friends": np.zeros((n, n), bool),
             "cos_start": np.full(n, np.nan, np.float32),
+            "norms": np.full(n, np.nan, np.float32),
+            "cosines": np.full((n, n), np.nan, np.float16),
         }
         arrays["participants"][where] = True
         found |= {"weights": mixing.weights_NN, "similarity": similar, "cos_start": cos_start_N}
+        found |= {"norms": gram_NN.diagonal().sqrt(), "cosines": cosine(gram_NN)}
         for name, value in found.items():
             small = value.cpu().numpy()
             ways = 2 if small.ndim > 1 and small.shape[-2] == len(where) else 1

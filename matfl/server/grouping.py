@@ -23,8 +23,8 @@ __all__ = [
     "normalise",
     "similarity",
     "similarity_weights",
-    "start_cosine",
     "votes",
+    "whole_updates",
 ]
 
 _SAFE = (1e-30, 1e30)
@@ -134,18 +134,22 @@ def similarity_weights(similarity_LNN: Tensor, friends_NN: Tensor | None = None)
     return normalise(weights_NN).to(similarity_LNN.dtype)
 
 
-def start_cosine(updates: Updates, theta_CP: Tensor, rows: Sequence[int]) -> Tensor:
-    """Cosine (N,) of each update with the parameters it started from, row `rows[n]` of `theta_CP`; 0 for a zero one.
+def whole_updates(updates: Updates, theta_CP: Tensor, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(cosine (N,) of each update with what it started from, inner products (N, N) of all updates), in one pass.
 
-    Near -1 the update is mostly weight decay, and its similarity to others says little about the task.
+    Over all parameters of the backbone, not the voting layers alone. What client n started from is row `rows[n]` of
+    `theta_CP`: near -1 the update is mostly weight decay, and its similarity to others says little about the task; 0
+    for a zero update. The products are float64.
     """
     index = torch.as_tensor(rows, device=theta_CP.device, dtype=torch.long)
     dots_N, updates_N, starts_C = (
         torch.zeros(size, dtype=torch.float64, device=updates.device)
         for size in (len(updates), len(updates), len(theta_CP))
     )
+    gram_NN = torch.zeros((len(updates),) * 2, dtype=torch.float64, device=updates.device)
     for first, block_NK in updates.columns():
         start_CK = theta_CP[:, first : first + block_NK.shape[1]]
+        add_gram(gram_NN, block_NK, product_dtype(updates.dtype))
         # Row by row: a norm in float64 copies what it is of.
         for c, start_K in enumerate(start_CK):
             starts_C[c] += torch.linalg.vector_norm(start_K, dtype=torch.float64) ** 2
@@ -153,7 +157,7 @@ def start_cosine(updates: Updates, theta_CP: Tensor, rows: Sequence[int]) -> Ten
             updates_N[n] += torch.linalg.vector_norm(row, dtype=torch.float64) ** 2
             dots_N[n] += row.to(start_CK.dtype) @ start_CK[rows[n]]
     scale_N = (updates_N * starts_C[index]).sqrt()
-    return torch.where(scale_N > 0, dots_N / scale_N, 0).to(product_dtype(updates.dtype))
+    return torch.where(scale_N > 0, dots_N / scale_N, 0).to(product_dtype(updates.dtype)), gram_NN
 
 
 def clusters(cosine_NN: Tensor, count: int) -> list[int]:

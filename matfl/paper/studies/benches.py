@@ -16,6 +16,8 @@ from matfl.paper.studies.store import Arrays
 
 __all__ = ["STREAM_BUFFER", "ServerBench", "TrainBench"]
 
+PATIENCE = 60.0
+"""Seconds to wait for a busy machine before each measurement, which is marked where the machine stays busy."""
 STREAM_BUFFER = 64 << 20
 """Bytes of updates that the streamed step holds at a time."""
 
@@ -49,17 +51,19 @@ class ServerBench:
 
     def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
         """Time one number of clients."""
-        from matfl.bench.record import machine
+        from matfl.bench.record import machine, quiet
         from matfl.bench.server import measure, measure_streamed
         from matfl.runs.engine import pick_device
 
         where = pick_device(device)
+        quiet(PATIENCE)
+        facts = machine(where)
         way, width, n = unit.split("-")
         if way == "step":
             row = measure(int(n), width=int(width), device=where, repeats=3, naive=int(n) <= self.naive)
         else:
             row = measure_streamed(int(n), width=int(width), device=where, memory=STREAM_BUFFER)
-        return {"way": way, "width": int(width), **row, "machine": machine(where)}, {}
+        return {"way": way, "width": int(width), **row, "machine": facts}, {}
 
     def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
         """All rows."""
@@ -86,12 +90,15 @@ class TrainBench:
 
     def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
         """Run the bench; values are its JSON record."""
+        from matfl.bench.record import quiet
         from matfl.bench.train import main
         from matfl.runs.engine import pick_device
 
+        quiet(PATIENCE)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
             file = Path(folder) / "train.json"
-            main(["--preset", self.preset, *self.arguments, "--device", str(pick_device(device)), "--json", str(file)])
+            where = str(pick_device(device))
+            main(["--preset", self.preset, *self.arguments, "--device", where, "--json", str(file), "--loaded"])
             return json.loads(file.read_text()), {}
 
     def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
