@@ -538,6 +538,10 @@ def test_costs_of_the_benches_as_tables() -> None:
     assert cost_and_scale.machines(server, train)[0] == "server: cpu, P, 2 cores, torch 2"
     train.values = {**on_gpu, "machine": on_gpu["machine"] | {"load": 3.0}}
     assert cost_and_scale.machines(server, train)[1] == "training: a GPU, P, 2 cores, torch 2, load 3.0 at the time"
+    train.values = {**on_gpu, "floor_holds": False}
+    assert cost_and_scale.machines(server, train)[1].endswith("; the floor was beaten and does not hold")
+    train.values = {**on_gpu, "machine": machine | {"load": 3.0}}
+    assert ": BUSY, so these times are no measurement" in cost_and_scale.machines(server, train)[1]
 
 
 def test_records_of_other_machines(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from matfl.bench.record import busy
 from matfl.config.run_config import override
 from matfl.paper.claims import AtLeast, Below, Claim, Part, Within
 from matfl.paper.stats import estimate, exact
@@ -197,7 +198,10 @@ def _where(title: str, record: dict[str, Any]) -> str:
     named = facts if isinstance(facts, str) else f"{facts['device']}, {facts['processor']}, {facts['cores']} cores"
     facts = record if isinstance(facts, str) else facts
     load = facts.get("load")
-    return f"{title}: {named}, torch {facts['torch']}" + (f", load {load:.1f} at the time" if load is not None else "")
+    text = f"{title}: {named}, torch {facts['torch']}" + (f", load {load:.1f} at the time" if load is not None else "")
+    if facts.get("busy", "cores" in facts and facts["device"] == "cpu" and busy(facts)):
+        text += ": BUSY, so these times are no measurement of the machine"
+    return text + ("" if record.get("floor_holds", True) else "; the floor was beaten and does not hold")
 
 
 def server_steps(server: Record) -> pd.DataFrame:
