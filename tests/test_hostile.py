@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import tiny
 
-from matfl.models.network import start_backbone
+from matfl.models.starts import start_backbone
 from matfl.server.screening import Moved, clip_factors, too_far
 from matfl.server.server import Reply, Server
 from matfl.tasks.task import pairs
@@ -184,7 +184,7 @@ def test_bounds_in_numbers():
         return {"the backbone": Moved(torch.tensor(distances).double(), torch.tensor(starts).double())}
 
     assert too_far((0, 1, 2), moved([1.0, 1.0, 99.0], [1.0] * 3), 100.0) == {}
-    assert list(too_far((0, 1, 2), moved([1.0, 1.0, 101.0], [1.0] * 3), 100.0)) == [2]
+    assert list(too_far((0, 1, 2), moved([1.0, 1.0, 101.0], [50.0] * 3), 100.0)) == [2]
     # A round in which most stand still does not condemn who moves by less than its own norm.
     assert too_far((0, 1, 2), moved([0.0, 0.0, 5.0], [6.0] * 3), 100.0) == {}
     # With nobody to compare with, its own norm is the measure.
