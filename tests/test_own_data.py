@@ -20,6 +20,7 @@ from matfl.runs.engine import run
 from matfl.runs.predict import predict, write_predictions
 from matfl.runs.run import Run, load_or_run
 from matfl.runs.store import RunError
+from matfl.runs.workspace import Workspace
 from matfl.tasks.kinds import Quantity
 from matfl.tasks.task import DOMAINS, TASKS, Domain, pair, pairs
 
@@ -255,12 +256,22 @@ def test_wrong_folders_are_named(tmp_path):
         load_split(own(size=32), from_folder("fields", folder, channels=CHANNELS), "val", cache_dir=tmp_path / "cache")
 
 
+def test_flower_nodes_agree_on_data_but_for_what_is_their_own(slopes):
+    pytest.importorskip("flwr")
+    from matfl.flower.settings import agreed_data
+
+    config = own(tasks="slopes,indoor/depth", size=32, images_train=4, images_val=4)
+    assert slopes.source.fingerprint in agreed_data(config, own_data=False)
+    assert slopes.source.fingerprint not in agreed_data(config, own_data=True)
+    assert "scenes" in agreed_data(config, own_data=True)
+
+
 @pytest.mark.slow
 def test_own_data_reach_worker_processes(tmp_path):
     configs = [own(rounds=1, seed=seed) for seed in range(2)]
-    options = {"cache_dir": tmp_path / "cache", "progress": False}
-    side_by_side = load_or_run(configs, runs_dir=tmp_path / "two", jobs=2, **options)
-    here = load_or_run(configs, runs_dir=tmp_path / "one", jobs=1, **options)
+    two, one = (Workspace(runs=tmp_path / name, records=(), cache=tmp_path / "cache") for name in ("two", "one"))
+    side_by_side = load_or_run(configs, workspace=two, jobs=2, progress=False)
+    here = load_or_run(configs, workspace=one, jobs=1, progress=False)
     for one, two in zip(here, side_by_side, strict=True):
         assert one.metrics.equals(two.metrics)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +23,7 @@ from matfl.data import Client, Split, load_split, partition
 from matfl.data.start_bias import label_sums
 from matfl.flower import memory
 from matfl.flower.arrays import Wire, from_arrays, to_arrays
-from matfl.flower.settings import NodeSettings, run_config
+from matfl.flower.settings import NodeSettings, agreed_data, run_config
 from matfl.models.network import Model, build
 from matfl.runs import engine as federation
 from matfl.runs.clients import client_round, personal_model
@@ -129,7 +128,7 @@ def query(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records
         "images": len(client.images),
         "matfl": matfl.__version__,
         "hash": config.hash,
-        "data": json.dumps(federation.data_version(config)),
+        "data": agreed_data(config, own_data=node.own_data),
     }
     records: Records = {"who": ConfigRecord(cast(Any, who))}
     if sums := label_sums(client, _split(config, node, "train")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -12,8 +11,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
 from matfl.data.start_bias import combine
-from matfl.flower.settings import Settings, client_pairs
-from matfl.runs.engine import data_version
+from matfl.flower.settings import Settings, agreed_data, client_pairs
 
 __all__ = ["Nodes", "reason"]
 
@@ -87,7 +85,7 @@ class Nodes:
         client = who.get("client")
         if not isinstance(client, int) or not 0 <= client < len(chosen) or who.get("task") != chosen[client].name:
             return f"it says that it is client {client!r} with task {who.get('task')!r}"
-        if who.get("hash") != config.hash or who.get("data") != json.dumps(data_version(config)):
+        if who.get("hash") != config.hash or who.get("data") != agreed_data(config, own_data=bool(who.get("own-data"))):
             return (
                 f"it runs matfl {who.get('matfl')} with config {who.get('hash')} and data {who.get('data')}: "
                 "install the server's matfl there"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 from matfl.config.run_config import RunConfig, override, preset
 from matfl.core.settings import parse_settings
 from matfl.flower.arrays import DTYPES, Precision
+from matfl.runs.engine import data_version
 from matfl.server.spool import Spool
 from matfl.tasks.task import Pair, pairs
 
-__all__ = ["NodeSettings", "Settings", "client_pairs", "run_config"]
+__all__ = ["NodeSettings", "Settings", "agreed_data", "client_pairs", "run_config"]
 
 _CONFIG_KEYS = ("preset", "method", "settings")
 _NODE_KEYS = ("task", "partition-id", "num-partitions", "data-dir", "cache-dir", "device", "own-data", "threads")
@@ -110,6 +112,13 @@ def run_config(app_config: Mapping[str, Any]) -> RunConfig:
         changes["method"] = app_config["method"]
     changes |= parse_settings(str(app_config.get("settings", "")), where="settings")
     return override(preset(app_config.get("preset") or "quick"), **changes)
+
+
+def agreed_data(config: RunConfig, *, own_data: bool) -> str:
+    """What server and node must agree on beside the config (`matfl.runs.engine.data_version`), as JSON: but for the
+    contents of a domain's data where each node has its own."""
+    version = data_version(config)
+    return json.dumps({key: value for key, value in version.items() if not (own_data and key.startswith("domain "))})
 
 
 def client_pairs(config: RunConfig) -> tuple[Pair, ...]:
