@@ -24,6 +24,13 @@ HEIGHT = Quantity(name="height", title="Height", unit="m", color="#882255")
 BRIGHT = ClassMap(name="bright", title="Bright")
 
 
+def forget() -> None:
+    """Take them out again."""
+    DOMAINS.remove("slopes")
+    for task in (HEIGHT, BRIGHT):
+        TASKS.remove(task.name)
+
+
 def register() -> Domain:
     """Make the two tasks and their domain known; the domain."""
     TASKS.register(HEIGHT)

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import numpy as np
+import own_data
 import pytest
 import torch
 from own_method import PLUGIN
@@ -95,6 +96,15 @@ def alone(tmp_path_factory, cache):
 
 def weights(run):
     return load_file(run.path / "checkpoint.safetensors")
+
+
+def test_own_tasks_and_data_are_federated_as_they_are_run_alone(federate, alone):
+    own_data.register()
+    try:
+        changes = {"tasks": "slopes", "k": 2, "size": 0, "images_train": 0, "images_val": 0, "rounds": 1}
+        assert federate(**changes).metrics.equals(alone(**changes).metrics)
+    finally:
+        own_data.forget()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from own_data import BRIGHT, HEIGHT, arrays, register
+from own_data import arrays, forget, register
 from PIL import Image
 from tiny import tiny
 
@@ -30,9 +30,7 @@ CHANNELS = {"height": 1, "bright": 2}
 @pytest.fixture(scope="module", autouse=True)
 def slopes():
     yield register()
-    DOMAINS.remove("slopes")
-    for task in (HEIGHT, BRIGHT):
-        TASKS.remove(task.name)
+    forget()
 
 
 def own(**changes):
