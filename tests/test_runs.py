@@ -154,7 +154,7 @@ def test_bad_options(tmp_path, quickly, monkeypatch):
     with pytest.raises(ValueError, match="backend='threads': choose 'loky'"):
         find([tiny()], tmp_path, backend="threads")
     monkeypatch.setitem(sys.modules, "ray.util.joblib", None)
-    with pytest.raises(store.RunError, match=r"needs Ray: pip install 'matfl\[ray\]'"):
+    with pytest.raises(store.RunError, match=r"needs the package ray: pip install 'matfl\[ray\]'"):
         find([tiny()], tmp_path, backend="ray")
 
 

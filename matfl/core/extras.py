@@ -17,9 +17,10 @@ def require(module: str, *, extra: str, what: str) -> ModuleType:
 
     `what` needs it (the beginning of the message) and `pip install 'matfl[extra]'` brings it. Raises MissingExtra.
     """
+    package = module.partition(".")[0]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
+        if (error.name or "").partition(".")[0] != package:
             raise
-        raise MissingExtra(f"{what} needs the package {module}: pip install 'matfl[{extra}]'") from None
+        raise MissingExtra(f"{what} needs the package {package}: pip install 'matfl[{extra}]'") from None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from matfl.config.run_config import preset as preset_config
+from matfl.core.extras import require
 from matfl.core.files import unfinished
 from matfl.core.locks import locked
 from matfl.core.processes import child_of_this
@@ -75,8 +76,7 @@ def choose(names: Sequence[str]) -> tuple[str, ...]:
 
 def parameters_of(notebook: Path) -> dict[str, tuple[str, object]]:
     """Name -> (type name, default) of a notebook's parameters cell."""
-    import papermill
-
+    papermill = require("papermill", extra="paper", what="`matfl reproduce`")
     found = {}
     for name, entry in papermill.inspect_notebook(str(notebook)).items():
         default = ast.literal_eval(entry["default"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from matfl.config.run_config import PRESETS, RunConfig
+from matfl.core.extras import require
 from matfl.core.processes import child_of_this
 from matfl.runs.plugins import Carried, adopt, carried
 from matfl.runs.store import RunError, read_state, run_path
@@ -44,11 +45,7 @@ def _cost(config: RunConfig) -> float:
 def register_backend(backend: str) -> None:
     """Make joblib know 'ray'; it knows 'loky'. ImportError where Ray is not installed."""
     if backend == "ray":
-        try:
-            from ray.util.joblib import register_ray
-        except ImportError:
-            raise ImportError("backend='ray' needs Ray: pip install 'matfl[ray]', or use backend='loky'") from None
-        register_ray()
+        require("ray.util.joblib", extra="ray", what="backend='ray'").register_ray()
 
 
 def train_all(

@@ -1,5 +1,6 @@
 """Axes-level figures: each takes a tidy frame or array and draws on one axes; nothing trains, saves or shows."""
 
+from matfl.core.extras import require
 from matfl.paper.plots.algorithm import arrows, decisions, numbers
 from matfl.paper.plots.benchmark import class_frequencies, gallery, partition, transfer
 from matfl.paper.plots.comparison import clients_per_task, k_sweep, layers_sweep, learning_curves, methods
@@ -24,6 +25,9 @@ from matfl.paper.plots.style import (
     task_legend,
 )
 from matfl.paper.plots.updates import cosine_matrix, neighbour_bars, update_tsne
+
+for _package in ("matplotlib", "seaborn", "networkx"):
+    require(_package, extra="paper", what="drawing (matfl.plots)")
 
 __all__ = [
     "METHOD_COLORS",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matfl.config.run_config import RunConfig, from_dict, override
+from matfl.core.extras import require
 from matfl.paper.claims import Above, AtLeast, Below, Claim, Part, Rule
 from matfl.paper.stats import Estimate, jackknife
 from matfl.paper.studies.base import Plan, base_config, regime, setting, sizes
@@ -144,7 +145,8 @@ def cosines(record: Record, layers: str = "backbone") -> NDArray[np.float64]:
 def embed(cosine_MM: NDArray[np.floating], labels: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
     """t-SNE of the cosine distances: columns x, y, pair."""
     import pandas as pd
-    from sklearn.manifold import TSNE
+
+    TSNE = require("sklearn.manifold", extra="paper", what="the t-SNE of updates").TSNE
 
     distance_MM = np.clip(1 - cosine_MM, 0, None)
     perplexity = min(30.0, (len(distance_MM) - 1) / 3)
@@ -193,7 +195,7 @@ def statistics(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> dict[s
     its pair; of the models whose task type occurs in another domain too, how often the nearest model of another domain
     has that type; and `similarities`.
     """
-    from sklearn.metrics import silhouette_score
+    silhouette_score = require("sklearn.metrics", extra="paper", what="the silhouette of updates").silhouette_score
 
     distance_MM = np.clip(1 - cosine_MM, 0, None)
     np.fill_diagonal(distance_MM, 0)
