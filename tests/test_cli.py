@@ -202,7 +202,7 @@ def test_run_then_show_then_list(matfl, toml, tmp_path):
         assert expected in out
     assert matfl("show", path)[1] == matfl("show", path.name)[1] == matfl("show", Run(path).config.hash)[1] == out
     listed = matfl("runs")[1].splitlines()
-    assert listed[0].split() == ["run", "rounds", "method", "tasks", "clients", "k", "seed"]
+    assert listed[0].split() == ["run", "rounds", "method", "tasks", "clients_per_task", "k", "seed"]
     assert listed[1].split()[:3] == [path.name, "2/2", "matfl_uniform"]
 
 
@@ -247,9 +247,10 @@ def test_methods(matfl):
     from matfl.server.methods import METHODS
 
     _, out, _ = matfl("methods")
-    listed = [line for line in out.splitlines() if line.startswith("  ")]
-    assert [line.split()[0] for line in listed] == list(METHODS)
-    families = [line.removesuffix(":") for line in out.splitlines() if line not in listed]
+    indented = [line for line in out.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in indented if not line.startswith("   ")] == list(METHODS)
+    assert f"  {'':<{max(map(len, METHODS))}}  -p fedprox.mu=0.01" in indented
+    families = [line.removesuffix(":") for line in out.splitlines() if line not in indented]
     assert families == list(dict.fromkeys(method.family for method in METHODS.values()))
 
 
@@ -297,7 +298,7 @@ def test_predictions_are_pictures_of_the_images_size(matfl, run, tmp_path):
     for path in paths:
         picture = Image.open(path)
         assert picture.size == ((40, 24) if path.name.startswith("a") else (17, 51))
-        assert picture.mode == ("RGB" if "semseg" in path.name else "L")
+        assert picture.mode == "RGB"
     only = matfl("predict", run.path, "a.png", "--task", "indoor/depth", "--out", "depth", "--device", "cpu")[1]
     assert only == f"depth{os.sep}a-indoor-depth.png\n"
 

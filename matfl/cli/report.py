@@ -87,14 +87,17 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def methods() -> str:
-    """One line a method, with its parameters and their defaults, and where it comes from if not from the package."""
+    """The methods by family, with their parameters and their defaults, and their module if it is a plug-in's."""
     width = max(map(len, METHODS))
-    lines = []
+    lines, family = [], ""
     for name, method in METHODS.items():
-        lines.append(f"{name:<{width}}  {method.title}: {method.description} [{method.source}]")
+        if method.family != family:
+            family = method.family
+            lines.append(f"{family}:")
+        lines.append(f"  {name:<{width}}  {method.title}: {method.description} [{method.source}]")
         if METHODS.foreign(name):
             lines[-1] += f" (plug-in {METHODS.origin(name)})"
-        lines += [f"{'':<{width}}  -p {name}.{key}={value}" for key, value in defaults(method).items()]
+        lines += [f"  {'':<{width}}  -p {name}.{key}={value}" for key, value in defaults(method).items()]
     return "\n".join(lines)
 
 
