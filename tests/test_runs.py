@@ -18,7 +18,9 @@ from tiny import TINY, contents, tiny
 
 from matfl.core.manifest import MANIFEST, write_files
 from matfl.runs import engine as federation
+from matfl.runs import run as runs
 from matfl.runs import store
+from matfl.runs.arithmetic import arithmetic, differences
 from matfl.runs.parallel import describe
 from matfl.runs.run import export, list_runs, load_or_run, metrics_table
 from matfl.runs.workspace import Workspace
@@ -114,7 +116,7 @@ def test_a_cut_record_is_an_error_and_one_of_other_pictures_is_not_used(tmp_path
     shutil.rmtree(record)
     export(run, tmp_path / "records")
     write_files(record, {"provenance.json": json.dumps({"data": {"scenes": -1}})})
-    with pytest.warns(UserWarning, match="pictures of another version"):
+    with pytest.warns(UserWarning, match="version of the rendered pictures: -1 then"):
         find([config], tmp_path / "b", records=tmp_path / "records")
     assert len(quickly) == 3
 
@@ -291,3 +293,28 @@ def test_an_interrupted_call_goes_on(tmp_path, cache):
     resumed = [run.provenance["resumed"][0]["from_round"] for run in found if "resumed" in run.provenance]
     assert resumed
     assert max(resumed) >= max(before.values()) - 1
+
+
+def test_an_older_arithmetic_is_told_apart(tmp_path, quickly):
+    """Records of it are drawn and say so; a run of the store is not reused."""
+    config = tiny()
+    (run,) = find([config], tmp_path / "runs")
+    assert run.outdated == []
+    record = export(run, tmp_path / "records")
+    old = {name: value for name, value in federation.data_version(config).items() if name != "arithmetic"}
+    write_files(record, {"provenance.json": json.dumps({"data": old})})
+    (found,) = find([config], tmp_path / "a", records=tmp_path / "records")
+    assert found.path == record
+    assert found.outdated == ["augmentation 1 (today 2)"]
+    assert len(quickly) == 1
+    write_files(run.path, {"provenance.json": json.dumps({"data": old})})
+    with pytest.warns(UserWarning, match="revisions of the arithmetic"):
+        assert runs._find(config, tmp_path / "runs", []) is None
+
+
+def test_only_the_arithmetic_that_a_run_uses_is_written_down():
+    assert arithmetic(tiny()) == {"augmentation": 2}
+    assert arithmetic(tiny(tasks="outdoor/edge,indoor/edge")) == {"augmentation": 2, "edges": 2}
+    assert arithmetic(tiny(tasks="outdoor/sal,outdoor/normals")) == {}
+    assert "arithmetic" not in federation.data_version(tiny(tasks="outdoor/sal,outdoor/normals"))
+    assert differences({"arithmetic": {"edges": 2}}, {"arithmetic": {"edges": 2}}) == []

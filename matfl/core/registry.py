@@ -174,7 +174,7 @@ def _ours(module: str) -> bool:
 
 @cache
 def _installed(read: Callable[..., Iterable[EntryPoint]], path: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """(module, where it is named) of the installed plug-ins. Reading all packages takes 50 ms, so once for each path."""
+    """(module, where it is named) of the installed plug-ins. Reading all packages takes 50 ms: once a path."""
     points = read(group="matfl.plugins")
     return tuple((point.value.partition(":")[0], f"entry point {point.name!r}") for point in points)
 

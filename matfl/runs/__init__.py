@@ -2,6 +2,7 @@
 
 engine.py     a whole run on one machine
 simulation.py all its clients in one process; clients.py: one client's part of a round
+arithmetic.py revisions of what turns pictures and settings into numbers
 store.py      one run's folder
 run.py        `Run`, `load_or_run`
 parallel.py   many runs at once

@@ -30,6 +30,7 @@ from matfl.models.backbone import check_backbone
 from matfl.models.pretrain import scenes_file
 from matfl.models.starts import start_backbone, start_version
 from matfl.runs import store
+from matfl.runs.arithmetic import arithmetic
 from matfl.runs.plugins import origins
 from matfl.runs.simulation import Progress, Simulation, Splits
 from matfl.server.methods import method_of
@@ -70,19 +71,25 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 
 
 def data_version(config: RunConfig) -> dict[str, Any]:
-    """What, beside the config, decides a run's numbers: the version of its domains' pictures, and the start weights."""
+    """What, beside the config, decides a run's numbers: its domains' pictures, the start weights, the arithmetic."""
     version: dict[str, Any] = {}
     for domain in dict.fromkeys(pair.domain for pair in pairs(config.tasks)):
         version |= READERS.find(domain.reader).version(domain)
     if (start := start_version(config)) is not None:
         version["start"] = start
+    if revisions := arithmetic(config):
+        version["arithmetic"] = revisions
     return version
 
 
 def data_difference(stored: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
     """How two `data_version`s differ, in words: '' where they don't."""
     before = stored or {}
-    names = {"scenes": "version of the rendered pictures", "start": "start weights"}
+    names = {
+        "scenes": "version of the rendered pictures",
+        "start": "start weights",
+        "arithmetic": "revisions of the arithmetic",
+    }
     return ", ".join(
         f"{names.get(key, f'fingerprint of {key}')}: {before.get(key)} then, {now.get(key)} now"
         for key in (*before, *(key for key in now if key not in before))

@@ -14,6 +14,7 @@ import numpy as np
 from matfl.config.run_config import RunConfig, override, preset
 from matfl.core.manifest import read_checked, write_files
 from matfl.core.records import RoundRow
+from matfl.runs.arithmetic import differences, without_arithmetic
 from matfl.runs.parallel import train_all
 from matfl.runs.predict import predict, task_models
 from matfl.runs.store import (
@@ -72,6 +73,13 @@ class Run:
         (R, L, N, N), friends (R, N, N), cos_start (R, N), norms (R, N) and cosines (R, N, N) of whole updates; and
         client_pairs (N,), layers (L,)."""
         return read_diagnostics(self.path)
+
+    @property
+    def outdated(self) -> list[str]:
+        """The parts of its arithmetic that are of another revision than today's, in words; empty for none."""
+        from matfl.runs.engine import data_version
+
+        return differences(self.provenance.get("data") or {}, data_version(self.config))
 
     @property
     def finished(self) -> bool:
@@ -195,10 +203,15 @@ def load_or_run(
 
 
 def _find(config: RunConfig, base: Path, records: Sequence[Path]) -> Run | None:
-    """The finished run of `config`, made of the pictures that this version renders."""
+    """The finished run of `config`, made of the pictures that this version renders.
+
+    A committed record may be of an older arithmetic: it is drawn as it is, and says so (`Run.outdated`). A run of the
+    store may not.
+    """
     from matfl.runs.engine import data_difference, data_version
 
-    for path in (run_path(config, folder) for folder in (base, *records)):
+    for folder in (base, *records):
+        path = run_path(config, folder)
         if not (path / "config.json").exists():
             continue
         if read_config(path) != config:
@@ -208,7 +221,10 @@ def _find(config: RunConfig, base: Path, records: Sequence[Path]) -> Run | None:
             )
         if not is_finished(path, config):
             continue
-        difference = data_difference(read_provenance(path).get("data"), data_version(config))
+        stored, today = read_provenance(path).get("data") or {}, data_version(config)
+        if folder != base:
+            stored, today = without_arithmetic(stored), without_arithmetic(today)
+        difference = data_difference(stored, today)
         if not difference:
             return Run(path)
         warnings.warn(f"{path} was trained on other data and is not used ({difference})", stacklevel=3)

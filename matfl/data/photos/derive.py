@@ -18,18 +18,14 @@ QUARTER = 4
 def boundaries(classes_HW: np.ndarray) -> np.ndarray:
     """Where classes meet, one pixel wide: uint8 (h, w), 1 on a boundary.
 
-    A pixel is one that differs from its right, lower or lower-right neighbour (as SEISM's seg2bmap has it), thinned.
+    SEISM's rule, with which predictions are measured elsewhere (`matfl.tasks.edges.truth`), makes the label as well.
 
     >>> boundaries(np.array([[0, 0, 1, 1]] * 3))[1].tolist()
     [0, 1, 0, 0]
     """
-    from matfl.tasks.edges import thin
+    from matfl.tasks.edges import truth
 
-    beside = np.pad(classes_HW, ((0, 1), (0, 1)), mode="edge")
-    here = beside[:-1, :-1]
-    differs = (here != beside[:-1, 1:]) | (here != beside[1:, :-1]) | (here != beside[1:, 1:])
-    # Off the picture there is no neighbour: the last row looks right alone, the last column down alone.
-    return np.asarray(thin(differs), dtype=np.uint8)
+    return truth(classes_HW).astype(np.uint8)
 
 
 def fill_strips(classes_HW: np.ndarray, unlabelled: int, widest: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,7 @@ from matfl.core.files import json_bytes, json_hash
 from matfl.core.locks import BusyError, locked
 from matfl.core.manifest import MANIFEST, DamageError, read_checked, read_manifest, write_files
 from matfl.core.processes import child_of_this
+from matfl.runs.arithmetic import differences, without_arithmetic
 from matfl.runs.parallel import register_backend, worker_killed
 from matfl.runs.store import RunError
 
@@ -72,11 +73,16 @@ class Record:
     values: dict[str, Any]
     arrays: Arrays
     provenance: dict[str, Any]
+    outdated: tuple[str, ...] = ()
+    """The parts of its arithmetic that are of another revision than today's, in words."""
 
 
 def job_name(job: Job) -> str:
-    """`<kind>-<hash12>` of the spec: the record's folder."""
-    return f"{job.kind}-{json_hash({'kind': job.kind, **job.spec()})}"
+    """`<kind>-<hash12>` of the spec without the revisions of its arithmetic: the record's folder."""
+    spec = job.spec()
+    if "data" in spec:
+        spec["data"] = without_arithmetic(spec["data"])
+    return f"{job.kind}-{json_hash({'kind': job.kind, **spec})}"
 
 
 def _packed(arrays: Arrays) -> bytes:
@@ -230,9 +236,16 @@ def load_or_compute(
         if fresh:
             _discard(job, runs_dir / name)
         places = [] if fresh else [folder / name for folder in (runs_dir, *records)]
-        stored = next((place for place in places if _stored(place, job)), None)
-        if stored is not None:
-            found[name] = read_record(stored)
+        for place in places:
+            if not _stored(place, job):
+                continue
+            record = read_record(place)
+            old = tuple(differences(record.spec.get("data", {}), job.spec().get("data", {})))
+            if old and place.parent == runs_dir:
+                _discard(job, place)  # only committed records are drawn as they are
+                continue
+            found[name] = replace(record, outdated=old)
+            break
         else:
             missing[name] = job
     if missing:
