@@ -107,7 +107,7 @@ def test_help_names_the_presets(matfl):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["run", "huge"], "unknown preset 'huge': choose from smoke, quick, photos, full"),
+        (["run", "huge"], "unknown preset 'huge': choose from smoke, quick, scenes, photos, photos_imagenet, full"),
         (["run", "smoke", "-p", "kk=3"], "unknown parameter 'kk': the parameters are"),
         (["run", "smoke", "-p", "k=three"], "k='three': expected int"),
         (["run", "smoke", "-p", "k"], "-p: 'k' is not of the form NAME=VALUE"),

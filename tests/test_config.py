@@ -32,16 +32,15 @@ def test_presets(name):
     config = preset(name)
     assert config.preset == name
     assert config.name == f"{name}-{config.method}-{config.hash}"
-    rendered = name in ("smoke", "quick", "full")
+    rendered = name in ("smoke", "quick", "scenes", "full")
     assert all(p.domain.rendered == rendered for p in pairs(config.tasks))
     assert PRESETS[name].__doc__
 
 
 def test_preset_names_and_hashes_differ():
-    assert len({preset(name).hash for name in PRESETS}) == len(PRESETS) == 6
-    with pytest.raises(
-        ValueError, match="unknown preset 'tiny': choose from smoke, quick, photos, full, paper_pascal5, paper_9"
-    ):
+    assert len({preset(name).hash for name in PRESETS}) == len(PRESETS) == 8
+    known = "smoke, quick, scenes, photos, photos_imagenet, full, paper_pascal5, paper_9"
+    with pytest.raises(ValueError, match=f"unknown preset 'tiny': choose from {known}"):
         preset("tiny")
 
 
@@ -306,6 +305,9 @@ def test_the_hash_stands_for_every_field_but_the_label():
 GOLDEN = {
     "smoke": "89c6c3b86620",
     "quick": "826173e9bc1b",
+    "scenes": "215e6679010b",
+    "photos": "1b5dbe833634",
+    "photos_imagenet": "a316f515ed8f",
     "full": "2061604c34cd",
     "paper_pascal5": "c5918fd37c4f",
     "paper_9": "c9dca30088fb",

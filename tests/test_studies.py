@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from synthetic_runs import FakeRun, diagnostics, fake_run, metrics, scores
 
-from matfl.config.run_config import quick, smoke
+from matfl.config.run_config import preset, quick, smoke
 from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.stats import estimate
 from matfl.paper.studies import (
@@ -30,6 +30,7 @@ from matfl.paper.studies import (
 )
 from matfl.paper.studies import diagnostics as measure
 from matfl.paper.studies.base import (
+    BASELINES,
     base_config,
     chosen_methods,
     chosen_numbers,
@@ -39,7 +40,8 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
-from matfl.paper.studies.session import Report, merged
+from matfl.paper.studies.order import ORDER, by_importance
+from matfl.paper.studies.session import Report, Session, merged
 from matfl.paper.studies.store import Record, job_name, load_or_compute, read_record
 from matfl.tasks.task import TASKS
 
@@ -99,26 +101,58 @@ def test_lists_of_names_and_numbers() -> None:
 # --- plans ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("preset", ["smoke", "quick", "full", "paper_pascal5", "paper_9"])
-def test_every_study_plans_for_every_preset(preset: str) -> None:
+@pytest.mark.parametrize("chosen", ["smoke", "quick", "scenes", "full", "paper_pascal5", "paper_9"])
+def test_every_study_plans_for_every_preset(chosen: str) -> None:
     for name, plan in STUDIES.items():
-        found = plan(preset)
+        found = plan(chosen)
         assert found.configs or found.jobs, name
-        assert all(config.preset == preset for config in found.configs)
+        assert all(config.preset == chosen for config in found.configs)
         assert set(found.votes) <= set(found.configs)
 
 
 def test_studies_share_their_runs() -> None:
-    plans = [STUDIES[name]("quick") for name in STUDIES]
+    plans = [STUDIES[name]("scenes") for name in STUDIES]
     union = merged(plans)
     assert len(set(union.configs)) == len(union.configs) < sum(len(plan.configs) for plan in plans)
-    table1 = set(methods.plan("quick").configs)
-    assert set(grouping_frequency.plan("quick").configs) <= table1
-    methods_alone, plain = cost_and_scale.fast_and_plain([fake_run(c) for c in cost_and_scale.plan("quick").configs])
+    table1 = set(methods.plan("scenes").configs)
+    assert set(grouping_frequency.plan("scenes").configs) <= table1
+    configs = cost_and_scale.plan("scenes", methods="single_task,matfl").configs
+    methods_alone, plain = cost_and_scale.fast_and_plain([fake_run(c) for c in configs])
     assert {run.config for run in methods_alone} <= table1
     assert {(run.config.method, run.config.precision) for run in plain} == {("single_task", "fp32")}
-    assert len(set(k_sweep.plan("quick").configs) - table1) == 3 * (len(sizes("quick").ks) - 1)
-    assert len(table1) == 2 * 9 * 3
+    assert len(set(k_sweep.plan("scenes").configs) - table1) == 3 * (len(sizes("scenes").ks) - 1)
+    assert len(table1) == 2 * (4 * 5 + 5 * 3) + 10 * 3 + 4 * 3
+
+
+def test_every_seed_has_pictures_of_its_own() -> None:
+    for name, plan in STUDIES.items():
+        for config in plan("scenes").configs:
+            assert config.data_seed == config.seed, name
+    assert {job.config.data_seed for job in benchmark.plan("scenes").jobs if hasattr(job, "config")} == {0, 1, 2}
+    assert setting(quick(), "outdoor5", seed=3).data_seed == 3
+    assert setting(base_config("quick", "data_seed=50"), "outdoor5", seed=3).data_seed == 53
+    assert setting(base_config("paper_9"), "paper9", seed=3).data_seed == 0
+    assert setting(base_config("quick", "seed=4"), "outdoor5").seed == 4
+
+
+def test_table_2_keeps_the_number_of_images() -> None:
+    """Sharing out the same images among more clients, not giving each of fewer clients no more than before."""
+    configs = clients_per_task.plan("scenes").configs
+    shares = {c.clients_per_task: c.images_per_client for c in configs}
+    assert shares == {1: 200, 2: 100, 4: 50}
+    assert len({c.clients_per_task * c.images_per_client for c in configs}) == 1
+    assert {c.images_per_client for c in clients_per_task.plan("paper_pascal5").configs} == {0}
+
+
+def test_what_matters_most_is_computed_first() -> None:
+    plans = {name: plan("scenes") for name, plan in STUDIES.items()}
+    union = by_importance(plans)
+    assert set(union.configs) == {config for plan in plans.values() for config in plan.configs}
+    first = union.configs[: 2 * 4 * 5]
+    assert {config.method for config in first} == set(BASELINES)
+    assert {config.tasks for config in first} == {"outdoor5", "scenes9"}
+    assert [config.seed for config in first] == sorted(config.seed for config in first)
+    assert set(STUDIES) <= set(ORDER)
 
 
 def test_single_task_is_always_there_and_parameters_change_the_plan() -> None:
@@ -132,18 +166,18 @@ def test_single_task_is_always_there_and_parameters_change_the_plan() -> None:
 
 
 def test_update_sets_differ_by_one_setting() -> None:
-    main, *others = update_tsne.plan("quick").jobs
+    main, slow, *others = update_tsne.plan("scenes").jobs
     assert isinstance(main, update_tsne.UpdateSet)
     assert len(main.units()) == 90
-    assert main.config.lr == 1e-4
-    assert [job.title for job in others] == [
+    assert main.config.lr == preset("scenes").lr == 1e-3  # the regime of the federated runs
+    assert slow.config.lr == 1e-4  # and the paper's
+    assert [job.title for job in others] == ["heads per_type", "heads per_task", "heads independent", "random start"]
+    assert {job.config.lr for job in others} == {1e-3}
+    assert len({job_name(job) for job in (main, slow, *others)}) == 6
+    assert [job.title for job in update_tsne.plan("paper_9").jobs][:2] == [
+        "heads shared, learning rate 0.0001",
         "heads per_type",
-        "heads per_task",
-        "heads independent",
-        "learning rate x 10",
-        "random start",
     ]
-    assert len({job_name(job) for job in (main, *others)}) == 6
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -258,7 +292,7 @@ def test_mean_votes_leave_out_who_was_absent() -> None:
 
 
 def test_methods_table_differences_and_claims() -> None:
-    runs = runs_of(methods.plan("quick"), spread=0.2)
+    runs, _ = methods.apart(runs_of(methods.plan("scenes", seeds=3), spread=0.2))
     table = methods.table(runs)
     assert table.loc[("scenes9", "fedavg"), "delta_m"] == pytest.approx(-6.8)
     assert table.loc[("scenes9", "fedavg"), "delta_m_sd"] == pytest.approx(0.2)
@@ -273,6 +307,18 @@ def test_methods_table_differences_and_claims() -> None:
     assert all("on outdoor scenes" in claim.regime for claim in methods.claims(runs))
     one_seed = [run for run in runs if run.config.seed == 0]
     assert {claim.held for claim in methods.claims(one_seed)} == {None}
+
+
+def test_the_papers_protocol_is_a_row_of_its_own() -> None:
+    runs = runs_of(methods.plan("scenes"))
+    usual, papers = methods.apart(runs)
+    assert {run.config.method for run in papers} == set(BASELINES)
+    assert {(run.config.heads, run.config.lr, run.config.local_epochs) for run in papers} == {("local", 1e-4, 10)}
+    assert {run.config.heads for run in usual} == {"task"}
+    table = methods.table(papers, kind="local")
+    assert list(table.index) == [("outdoor5", name) for name in BASELINES]
+    assert table.loc[("outdoor5", "fedavg"), "delta_m"] == pytest.approx(-7)
+    assert methods.apart(runs_of(methods.plan("quick")))[1] == []
 
 
 def test_all_metrics_keep_every_metric_and_kind() -> None:
@@ -292,7 +338,7 @@ def test_paper_numbers_stand_beside_ours_as_gains() -> None:
 
 
 def test_clients_per_task_claims_name_every_scale() -> None:
-    runs = runs_of(clients_per_task.plan("quick"), BETTER | {"matfl": 2.0}, spread=0.1)
+    runs = runs_of(clients_per_task.plan("scenes", seeds=3), BETTER | {"matfl": 2.0}, spread=0.1)
     table = clients_per_task.table(runs)
     assert table.index.get_level_values(0).unique().tolist() == [1, 2, 4]
     words = [claim.word for claim in clients_per_task.claims(runs)]
@@ -306,7 +352,7 @@ def test_clients_per_task_claims_name_every_scale() -> None:
 
 
 def test_k_sweep_numbers_and_claims() -> None:
-    plan = k_sweep.plan("quick")
+    plan = k_sweep.plan("scenes", seeds=3)
     runs = [
         fake_run(
             c,
@@ -320,7 +366,7 @@ def test_k_sweep_numbers_and_claims() -> None:
     assert frame.loc[(frame["k"] == 2) & (frame["seed"] == 0), "delta_m"].tolist() == pytest.approx([-1])
     assert set(frame["pair"]) == {"outdoor/semseg"}
     assert [claim.word for claim in k_sweep.claims(runs)] == ["held", "held", "held"]
-    assert len(k_sweep.table(frame)) == 3 + len(sizes("quick").ks)
+    assert len(k_sweep.table(frame)) == 3 + len(sizes("scenes").ks)
     flat = [fake_run(c, BETTER[c.method]) for c in plan.configs]
     assert k_sweep.claims(flat)[0].word == "not held"
     assert "over Single-Task FL" in k_sweep.claims(flat)[0].evidence
@@ -329,7 +375,7 @@ def test_k_sweep_numbers_and_claims() -> None:
 def test_a_tiny_k_is_judged_by_the_trend_over_all_k() -> None:
     """Noise that hides every single step leaves the slope; a falling slope refutes the words."""
     generator = np.random.default_rng(0)
-    plan = k_sweep.plan("quick")
+    plan = k_sweep.plan("scenes", seeds=3)
 
     def claim(slope: float) -> Claim:
         runs = [
@@ -345,7 +391,7 @@ def test_a_tiny_k_is_judged_by_the_trend_over_all_k() -> None:
 
 
 def test_grouping_tables_and_claims() -> None:
-    runs = [fake_run(config) for config in grouping_frequency.plan("quick").configs]
+    runs = [fake_run(config) for config in grouping_frequency.plan("scenes", seeds=3).configs]
     assert np.diagonal(grouping_frequency.frequencies(runs)) == pytest.approx(1)
     choices = grouping_frequency.neighbours(runs)
     assert np.diagonal(choices) == pytest.approx(1)
@@ -356,13 +402,13 @@ def test_grouping_tables_and_claims() -> None:
     assert claims[0].word == "held"
     assert "at random it would be 41%" in claims[0].evidence
     assert len(claims[0].parts) == 2
-    unlucky = [fake_run(c, perfect=False) for c in grouping_frequency.plan("quick").configs]
+    unlucky = [fake_run(c, perfect=False) for c in grouping_frequency.plan("scenes", seeds=3).configs]
     assert grouping_frequency.claims(unlucky)[0].word != "held"
 
 
 def test_a_client_that_everybody_chooses_is_no_agreement() -> None:
     """Indoor segmentation is chosen by all: outdoor segmentation does so too, but not because of its task."""
-    configs = grouping_frequency.plan("quick").configs
+    configs = grouping_frequency.plan("scenes", seeds=3).configs
     runs = [fake_run(config, perfect=False) for config in configs]
     names = grouping_frequency.client_pairs(runs[0])
     for run in runs:
@@ -382,12 +428,12 @@ def test_grouping_without_partners_makes_no_claim_of_correctness() -> None:
 
 
 def test_layer_voting_numbers_and_claims() -> None:
-    plan = layer_voting.plan("quick")
+    plan = layer_voting.plan("scenes", seeds=3)
     runs = [fake_run(c, 0.0 if c.method == "single_task" else 0.1 * c.seed) for c in plan.configs]
-    drawn = layer_voting.default_runs(runs, "quick")
+    drawn = layer_voting.default_runs(runs, "scenes")
     assert [run.config for run in drawn] == list(plan.votes)
     frame = layer_voting.numbers(runs)
-    assert frame["voting_layers"].tolist() == [n for n in sizes("quick").layers for _ in range(3)]
+    assert frame["voting_layers"].tolist() == [n for n in sizes("scenes").layers for _ in range(3)]
     claims = layer_voting.claims(drawn, frame)
     assert [claim.word for claim in claims] == ["held", "held"]
     assert "100% of the cases, at random it would be 6%" in claims[0].evidence
@@ -691,6 +737,34 @@ def test_an_interrupted_job_goes_on_with_what_is_missing(tmp_path: Path) -> None
     (record,) = load_or_compute([replace(job, fails=False)], runs_dir=tmp_path, jobs=1)
     assert record.values["squares"] == [1, 9, 16]
     assert sorted((tmp_path / "trace").read_text().split()) == ["1", "3", "4"]
+
+
+def test_records_of_an_older_arithmetic_are_drawn_and_stored_ones_computed_anew(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Revised(Squares):
+        edges: int = 2
+
+        def spec(self) -> dict[str, object]:
+            return {"numbers": list(self.numbers), "data": {"scenes": 3, "arithmetic": {"edges": self.edges}}}
+
+    old, new = Revised((1,), tmp_path / "trace", edges=1), Revised((1,), tmp_path / "trace")
+    assert job_name(old) == job_name(new)
+    (first,) = load_or_compute([old], runs_dir=tmp_path / "a", jobs=1)
+    (drawn,) = load_or_compute([new], runs_dir=tmp_path / "b", records=[tmp_path / "a"], jobs=1)
+    assert drawn.path == first.path
+    assert drawn.outdated == ("edges 1 (today 2)",)
+    (again,) = load_or_compute([new], runs_dir=tmp_path / "a", jobs=1)
+    assert again.outdated == ()
+    assert (tmp_path / "trace").read_text() == "1\n1\n"
+
+
+def test_a_notebook_says_that_records_are_old(capsys: pytest.CaptureFixture[str]) -> None:
+    Session("04_k_sweep", "smoke")._notice([[], ["edges 1 (today 2)"], ["edges 1 (today 2)"]], "runs")
+    assert capsys.readouterr().out.startswith(
+        "Note: 2 of these 3 runs are records of an older arithmetic: edges 1 (today 2)."
+    )
+    Session("04_k_sweep", "smoke")._notice([[], []], "runs")
+    assert capsys.readouterr().out == ""
 
 
 def test_ray_is_asked_for_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config",
         metavar="PRESET|FILE.toml",
-        help="smoke, quick, photos, full, paper_pascal5, paper_9, or a file (`matfl config`)",
+        help="smoke, quick, scenes, photos, photos_imagenet, full, paper_pascal5, paper_9, or a file (`matfl config`)",
     )
     parser.add_argument("--method", help="a name from `matfl methods` (short for -p method=NAME)")
     parser.add_argument(

@@ -19,13 +19,13 @@ from matfl.core.files import unfinished
 from matfl.core.locks import locked
 from matfl.core.processes import child_of_this
 from matfl.paper.studies import STUDIES
-from matfl.paper.studies.base import Plan
+from matfl.paper.studies.base import Plan, sizes
+from matfl.paper.studies.order import by_importance
 from matfl.paper.studies.session import (
     collect,
     collect_records,
     export_record,
     has_votes,
-    merged,
     notebooks_folder,
     read_claims,
 )
@@ -258,7 +258,7 @@ def reproduce(
     """Compute what the studies need, execute their notebooks into `out`, and print a summary; 0 if all went well.
 
     Args:
-        studies: names or numbers; default all. A ValueError lists them.
+        studies: names or numbers; default those of the preset (`Sizes.studies`), else all. A ValueError lists them.
         parameters: of the notebooks; text is turned into the declared type, unknown names are a ValueError.
         fresh: train everything again, whatever is stored.
         out: default `figures/<preset>`, with the parameters in the folder's name if there are any.
@@ -266,7 +266,7 @@ def reproduce(
     """
     began = time.monotonic()
     preset_config(preset)
-    chosen = choose(studies)
+    chosen = choose(studies or sizes(preset).studies)
     given = {"preset": preset, **(parameters or {})}
     if "preset" in (parameters or {}):
         raise ValueError("give the preset with --preset, not as a parameter")
@@ -284,7 +284,7 @@ def reproduce(
     place = Workspace(place.runs, records=(folder / "runs", *place.records), cache=place.cache, data=place.data)
     _make_folder(folder)
 
-    union = merged(plans.values())
+    union = by_importance(plans)
     with _environment(
         MATFL_RUNS=place.runs,
         MATFL_DATA=place.data,

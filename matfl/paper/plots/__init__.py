@@ -25,6 +25,7 @@ from matfl.paper.plots.style import (
     task_legend,
 )
 from matfl.paper.plots.updates import cosine_matrix, neighbour_bars, update_tsne
+from matfl.paper.plots.why import cosine_course, delta_over_rounds, step_components
 
 for _package in ("matplotlib", "seaborn", "networkx"):
     require(_package, extra="paper", what="drawing (matfl.plots)")
@@ -37,8 +38,10 @@ __all__ = [
     "choice_matrix",
     "class_frequencies",
     "clients_per_task",
+    "cosine_course",
     "cosine_matrix",
     "decisions",
+    "delta_over_rounds",
     "figure",
     "gallery",
     "grouping_correctness",
@@ -57,6 +60,7 @@ __all__ = [
     "save",
     "server_step",
     "shared_legend",
+    "step_components",
     "task_legend",
     "throughput",
     "transfer",

@@ -43,7 +43,7 @@ METHOD_COLORS = {
     "clustered": "#004488",
     "soft_grouping": "#44AA99",
 }
-"""Paul Tol's high- and medium-contrast colours; others fall back to grey."""
+"""Paul Tol's high- and medium-contrast colours for the methods of most figures; see `method_color` for the others."""
 
 _MARKERS = {True: "s", False: "o"}
 _STYLE: dict[str, Any] = {
@@ -102,8 +102,22 @@ def short_title(pair: str) -> str:
 
 
 def method_color(method: str) -> str:
-    """The method's colour; grey for methods that are not the package's own."""
-    return METHOD_COLORS.get(method, "#888888")
+    """The method's colour: its own in `METHOD_COLORS`, else one of the evenly spaced hues of the other methods.
+
+    A name that is not registered is grey.
+    """
+    from colorsys import hls_to_rgb
+
+    from matfl.server.methods import METHODS
+
+    if method in METHOD_COLORS:
+        return METHOD_COLORS[method]
+    others = [name for name in METHODS if name not in METHOD_COLORS]
+    if method not in others:
+        return "#777777"
+    place = others.index(method)
+    red, green, blue = hls_to_rgb(place / len(others), (0.3, 0.42, 0.54)[place % 3], 0.5)
+    return f"#{round(255 * red):02X}{round(255 * green):02X}{round(255 * blue):02X}"
 
 
 def method_title(method: str) -> str:

@@ -48,8 +48,13 @@ def update_tsne(points: pd.DataFrame, *, ax: Axes | None = None, legend: bool = 
     return ax
 
 
-def cosine_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Mean cosine of the updates of two pairs; rows and columns are `domain/task`. Equal task types are framed."""
+def cosine_matrix(
+    matrix: pd.DataFrame, *, label: str = "mean cosine", fmt: str = ".2f", ax: Axes | None = None
+) -> Axes:
+    """Mean cosine of the updates of two pairs; rows and columns are `domain/task`. Equal task types are framed.
+
+    Any other value between pairs is drawn likewise under its own `label` and number format.
+    """
     import seaborn as sns
     from matplotlib.patches import Rectangle
 
@@ -66,12 +71,12 @@ def cosine_matrix(matrix: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         center=0,
         square=True,
         annot=True,
-        fmt=".2f",
+        fmt=fmt,
         annot_kws={"size": 5.5},
         xticklabels=labels,
         yticklabels=labels,
         linewidths=0.3,
-        cbar_kws={"label": "mean cosine", "shrink": 0.65},
+        cbar_kws={"label": label, "shrink": 0.65},
     )
     for i, first in enumerate(names):
         for j, second in enumerate(names):

@@ -16,7 +16,9 @@ from matfl.paper.studies import (
     k_sweep,
     layer_voting,
     methods,
+    server_step,
     update_tsne,
+    why,
 )
 from matfl.paper.studies.base import SIZES, Plan, Sizes
 from matfl.paper.studies.session import Report, Session
@@ -36,7 +38,9 @@ __all__ = [
     "k_sweep",
     "layer_voting",
     "methods",
+    "server_step",
     "update_tsne",
+    "why",
 ]
 
 STUDIES: dict[str, Callable[..., Plan]] = {
@@ -48,6 +52,8 @@ STUDIES: dict[str, Callable[..., Plan]] = {
     "05_grouping_frequency": grouping_frequency.plan,
     "06_layer_voting": layer_voting.plan,
     "07_cost_and_scale": cost_and_scale.plan,
+    "08_server_step": server_step.plan,
+    "09_why": why.plan,
     "how_matfl_decides": how_matfl_decides.plan,
 }
 """Notebook -> its plan, which takes those of the notebook's parameters that decide what is computed."""

@@ -18,8 +18,8 @@ from matfl.tasks.task import pairs
 __all__ = [
     "BASELINES",
     "DEVELOPMENT",
-    "SHOWN",
     "SIZES",
+    "VARIANTS",
     "Plan",
     "Sizes",
     "base_config",
@@ -30,6 +30,7 @@ __all__ = [
     "five_tasks",
     "regime",
     "report_seeds",
+    "seeds_of",
     "setting",
     "sizes",
 ]
@@ -37,63 +38,108 @@ __all__ = [
 BASELINES = ("single_task", "fedavg", "fedprox", "matfl")
 """The four rows of the paper's Tables 1 and 2."""
 
-SHOWN = (
-    "local",
-    *BASELINES,
-    "matfl_uniform",
-    "similarity_only",
-    "clustered",
-    "soft_grouping",
-)
-"""The methods of a table that names none: the paper's, its two steps alone, local training and groups of updates."""
+VARIANTS = ("local", "matfl_uniform", "similarity_only", "clustered", "soft_grouping")
+"""Table 1's further rows: other ways of mixing, and no mixing at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
     """How much of each study a preset computes. Everything else about a run is in its `RunConfig`."""
 
+    main_seeds: int = 5
+    """Seeds of `BASELINES` in Table 1; differences are paired by seed."""
     seeds: int = 3
-    """Seeds of every federated comparison; differences are paired by seed."""
-    methods: tuple[str, ...] = SHOWN
-    """Methods of Table 1 and of the costs; 'all' in a notebook shows every registered one."""
+    """Seeds of every other federated comparison."""
+    variants: tuple[str, ...] = VARIANTS
+    """Further methods of Table 1, on every task set."""
+    rivals: tuple[str, ...] = ()
+    """Further methods of Table 1, on the preset's own task set alone."""
     ks: tuple[int, ...] = (2, 4, 6, 8, 12, 16, 18)
     """K of Figure 4."""
     clients: tuple[int, ...] = (1, 2, 4)
     """Clients per task of Table 2."""
     layers: tuple[int, ...] = (1, 4, 8, 16)
     """Numbers of voting layers beside Figure 6."""
-    layer_seeds: int = 3
-    """Seeds of the comparison of numbers of voting layers."""
     subsets: int = 10
     """Models per (domain, task) pair in Figure 2."""
     variant_subsets: int = 3
-    """The same for the other starts and learning rates."""
+    """The same for the other starts."""
     share: float = 0.1
     """Part of the domain's training images that each of these models sees."""
     update_epochs: int = 10
     """Their epochs."""
-    central_seeds: int = 3
-    """Seeds of the centralised transfer test."""
+    protocol_rounds: int = 0
+    """Rounds of the paper's protocol (10 local epochs each) beside Table 1; 0 leaves it out."""
+    few_images: int = 0
+    """Images a client in the runs of `09_why` with few of them; 0 leaves them out."""
+    development: int = 2
+    """Development seeds on which each method's server step is chosen."""
+    studies: tuple[str, ...] = ()
+    """Notebooks that `matfl reproduce` draws unless told otherwise; empty means all."""
 
 
 SIZES: dict[str, Sizes] = {
     "smoke": Sizes(
+        main_seeds=1,
         seeds=1,
-        methods=(*BASELINES, "matfl_uniform"),
+        variants=("matfl_uniform",),
         ks=(2, 8, 18),
         clients=(1, 2),
         layers=(1, 8),
-        layer_seeds=1,
         subsets=3,
         variant_subsets=2,
         update_epochs=2,
-        central_seeds=1,
+        protocol_rounds=1,
+        few_images=10,
+        development=1,
     ),
-    "quick": Sizes(ks=(2, 4, 8, 12, 18), layers=(2, 8, 16)),
-    "photos": Sizes(methods=BASELINES, ks=(2, 4, 8, 12, 16), clients=(1, 2), layers=(2, 8, 16)),
+    "quick": Sizes(
+        main_seeds=1,
+        seeds=1,
+        variants=("local", "matfl_uniform"),
+        ks=(2, 4, 8, 12, 18),
+        clients=(1, 2),
+        layers=(2, 8),
+        subsets=5,
+        variant_subsets=2,
+        development=1,
+    ),
+    "scenes": Sizes(
+        rivals=(
+            "authors_clustered",
+            "authors_soft",
+            "ifca",
+            "pcgrad",
+            "cagrad",
+            "fedhca2",
+            "scaffold",
+            "fedamp",
+            "ditto",
+            "fedrep",
+        ),
+        ks=(2, 4, 8, 12, 18),
+        layers=(2, 8, 16),
+        protocol_rounds=12,
+        few_images=20,
+    ),
+    "photos": Sizes(
+        main_seeds=3,
+        variants=("local",),
+        rivals=("fedhca2", "pcgrad"),
+        ks=(2, 4, 8, 12, 16),
+        clients=(1, 2),
+        studies=("02_methods", "05_grouping_frequency"),
+    ),
+    "photos_imagenet": Sizes(
+        main_seeds=3,
+        variants=(),
+        ks=(2, 4, 8, 12, 16),
+        clients=(1, 2),
+        studies=("02_methods", "05_grouping_frequency"),
+    ),
     "full": Sizes(ks=(2, 4, 6, 8, 10, 12, 14, 16, 18), layers=(1, 2, 4, 8, 16), variant_subsets=10),
-    "paper_pascal5": Sizes(ks=(2, 4, 6, 8, 10), clients=(1, 2), layers=(1, 2, 4, 8, 16)),
-    "paper_9": Sizes(ks=(2, 4, 6, 8, 10, 12, 14, 16, 18), clients=(1, 2), layers=(1, 2, 4, 8, 16)),
+    "paper_pascal5": Sizes(main_seeds=3, ks=(2, 4, 6, 8, 10), clients=(1, 2), layers=(1, 2, 4, 8, 16)),
+    "paper_9": Sizes(main_seeds=3, ks=(2, 4, 6, 8, 10, 12, 14, 16, 18), clients=(1, 2), layers=(1, 2, 4, 8, 16)),
 }
 """Sizes of the studies by preset."""
 
@@ -145,20 +191,39 @@ def five_tasks(base: RunConfig) -> str:
     return {"scenes9": "outdoor5", "paper9": "pascal5"}.get(base.tasks, base.tasks)
 
 
+def seeds_of(method: str, size: Sizes, given: int = 0) -> range:
+    """Report seeds of a method in Table 1: `given` of them, else the preset's number for it."""
+    return report_seeds(given or (size.main_seeds if method in BASELINES else size.seeds))
+
+
 def setting(
-    base: RunConfig, tasks: str, *, clients_per_task: int | None = None, k: int = 0, **changes: object
+    base: RunConfig,
+    tasks: str,
+    *,
+    clients_per_task: int | None = None,
+    k: int = 0,
+    seed: int | None = None,
+    **changes: object,
 ) -> RunConfig:
-    """`base` on another task set and number of clients, with a K that fits.
+    """`base` on another task set, number of clients and seed, with a K that fits.
 
     `k` = 0 takes the preset's K, half of it for up to five rendered tasks (4 of 10 clients; 8 of 10 would choose
-    nearly everybody), and never more than there are clients. A given `k` is used as it is.
+    nearly everybody), and never more than there are clients. A given `k` is used as it is. With more or fewer clients
+    per task than `base` has, each keeps fewer or more images, so that all together see as many (Table 2). Where
+    pictures are rendered, `seed` also moves `data_seed`: every seed has pictures of its own.
     """
     chosen = pairs(tasks)
     per_task = base.clients_per_task if clients_per_task is None else clients_per_task
+    rendered = [pair.domain.rendered for pair in chosen]
     if not k:
-        small = len(chosen) <= 5 and all(pair.domain.rendered for pair in chosen)
+        small = len(chosen) <= 5 and all(rendered)
         k = min(max(1, base.k // 2) if small else base.k, len(chosen) * per_task)
-    return override(base, **{**changes, "tasks": tasks, "clients_per_task": per_task, "k": k})
+    defaults: dict[str, object] = {"images_per_client": base.images_per_client * base.clients_per_task // per_task}
+    if seed is not None:
+        defaults["seed"] = seed
+        if any(rendered):
+            defaults["data_seed"] = base.data_seed + seed
+    return override(base, **{**defaults, **changes, "tasks": tasks, "clients_per_task": per_task, "k": k})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,6 +234,8 @@ class Plan:
     """Federated runs."""
     votes: tuple[RunConfig, ...] = ()
     """Those of them whose votes and similarities are drawn."""
+    norms: tuple[RunConfig, ...] = ()
+    """Those of them whose lengths and cosines of whole updates are drawn."""
     jobs: tuple[Job, ...] = ()
     """Other stored results."""
 

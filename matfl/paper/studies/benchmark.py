@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matfl.config.run_config import RunConfig, from_dict, override
+from matfl.config.run_config import RunConfig, from_dict
 from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.stats import estimate
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
@@ -102,7 +102,7 @@ def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
     return Plan(
         jobs=tuple(
             CentralTest(config=setting(base, base.tasks, method="single_task", seed=seed))
-            for seed in report_seeds(seeds or size.central_seeds)
+            for seed in report_seeds(seeds or size.seeds)
         )
     )
 
@@ -243,7 +243,8 @@ def shares(preset: str, settings: str = "", *, seed: int = 0) -> pd.DataFrame:
 
     from matfl.data import partition
 
-    config = override(base_config(preset, settings), seed=seed)
+    base = base_config(preset, settings)
+    config = setting(base, base.tasks, seed=seed)
     clients = partition(config, {domain: both["train"] for domain, both in splits(preset, settings).items()})
     return pd.DataFrame([{"client": c.index, "pair": c.pair.name, "images": len(c.images)} for c in clients])
 

@@ -29,7 +29,8 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", k: int = 0, settings: 
     config = setting(base, tasks or base.tasks, k=k, method="matfl")
     return Plan(
         configs=tuple(
-            setting(config, config.tasks, k=config.k, seed=seed) for seed in report_seeds(seeds or sizes(preset).seeds)
+            setting(config, config.tasks, k=config.k, seed=seed)
+            for seed in report_seeds(seeds or sizes(preset).main_seeds)
         )
     )
 

@@ -35,7 +35,7 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", layers: str = "", k: i
     base, size = base_config(preset, settings), sizes(preset)
     counts = sorted({base.voting_layers, *chosen_numbers(layers, size.layers, name="layers")})
     configs = []
-    for seed in report_seeds(seeds or size.layer_seeds):
+    for seed in report_seeds(seeds or size.seeds):
         configs.append(setting(base, tasks or base.tasks, k=k, method="single_task", seed=seed))
         configs += [
             setting(base, tasks or base.tasks, k=k, method="matfl", voting_layers=count, seed=seed) for count in counts

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from matfl.paper.claims import Above, Claim, Part, Within
 from matfl.paper.stats import bootstrap_interval, estimate, holm_adjusted, paired
 from matfl.paper.studies.base import (
+    BASELINES,
     Plan,
     base_config,
     chosen_methods,
     chosen_sets,
+    five_tasks,
     regime,
     report_seeds,
+    seeds_of,
     setting,
     sizes,
 )
@@ -24,7 +27,9 @@ from matfl.server.methods import METHODS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PAPER", "all_metrics", "beside_paper", "claims", "compare", "curves", "deltas", "plan", "table"]
+__all__ = ["PAPER", "all_metrics", "apart", "beside_paper", "claims", "compare", "curves", "deltas", "plan", "table"]
+
+R = TypeVar("R", bound=RunLike)
 
 PAPER: dict[tuple[str, int], dict[str, dict[str, float]]] = {
     ("pascal5", 2): {
@@ -48,23 +53,45 @@ PAPER: dict[tuple[str, int], dict[str, dict[str, float]]] = {
 }
 """The paper's Tables 1 and 2 by (task set, clients per task), method and pair."""
 
+PROTOCOL: dict[str, Any] = {"heads": "local", "loss_weights": "none", "lr": 1e-4, "local_epochs": 10}
+"""What the paper and its authors' code do otherwise: each client keeps its head, losses have no weights, 10 local
+epochs of a smaller learning rate; and scores are taken before aggregation (`kind="local"`)."""
+
 STAND_IN = {"outdoor5": "pascal5", "scenes9": "paper9"}
 """The paper's task set that an embedded one stands for."""
 
 
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: int = 0, settings: str = "") -> Plan:
-    """Every method on every task set, once a seed; single-task FL is always among them, as delta_m's baseline."""
+    """Every method on every task set, once a seed; single-task FL is always among them, as delta_m's baseline.
+
+    Where the preset says for how many rounds, the paper's four methods also run under the paper's protocol (`PROTOCOL`)
+    on five tasks: `apart` tells them from the others.
+    """
     base, size = base_config(preset, settings), sizes(preset)
-    names = chosen_methods(methods, size.methods)
-    names = names if "single_task" in names else ("single_task", *names)
-    return Plan(
-        configs=tuple(
-            setting(base, chosen, k=k, method=name, seed=seed)
-            for chosen in chosen_sets(base, tasks)
-            for name in names
+    configs = []
+    for chosen in chosen_sets(base, tasks):
+        rivals = size.rivals if chosen == base.tasks else ()
+        names = chosen_methods(methods or ",".join((*BASELINES, *size.variants, *rivals)), ())
+        names = names if "single_task" in names else ("single_task", *names)
+        configs += [
+            setting(base, chosen, k=k, method=name, seed=seed) for name in names for seed in seeds_of(name, size, seeds)
+        ]
+    if size.protocol_rounds and not methods and not tasks:
+        configs += [
+            setting(base, five_tasks(base), k=k, method=name, seed=seed, rounds=size.protocol_rounds, **PROTOCOL)
+            for name in BASELINES
             for seed in report_seeds(seeds or size.seeds)
-        )
-    )
+        ]
+    return Plan(configs=tuple(configs))
+
+
+def apart(runs: Sequence[R]) -> tuple[list[R], list[R]]:
+    """The runs under this package's protocol, and those under the paper's.
+
+    Scores of the latter are of kind 'local', each client's model right after local training.
+    """
+    paper = [all(getattr(run.config, name) == value for name, value in PROTOCOL.items()) for run in runs]
+    return [r for r, own in zip(runs, paper) if not own], [r for r, own in zip(runs, paper) if own]
 
 
 def deltas(runs: Sequence[RunLike], *, kind: str = "global") -> pd.DataFrame:
@@ -72,15 +99,16 @@ def deltas(runs: Sequence[RunLike], *, kind: str = "global") -> pd.DataFrame:
     return delta_table(final(runs, kind=kind))
 
 
-def table(runs: Sequence[RunLike], *, families: bool = False) -> pd.DataFrame:
+def table(runs: Sequence[RunLike], *, families: bool = False, kind: str = "global") -> pd.DataFrame:
     """Table 1: mean over seeds of every pair's main metric and of delta_m, a row a (task set, method).
 
-    With `families` the rows are grouped by the methods' families (`matfl methods` lists them), in its order.
+    `kind` is as in `scores`. With `families` the rows are grouped by the methods' families (`matfl methods` lists
+    them), in its order.
     """
-    frame = final(runs)
+    frame = final(runs, kind=kind)
     wide = frame.pivot_table(index=["tasks", "method"], columns="pair", values="value", sort=False)
     wide = wide[ordered_pairs(dict.fromkeys(frame["tasks"]))]
-    by_method = summary(deltas(runs), ["tasks", "method"], "delta_m").set_index(["tasks", "method"])
+    by_method = summary(deltas(runs, kind=kind), ["tasks", "method"], "delta_m").set_index(["tasks", "method"])
     wide = wide.assign(delta_m=by_method["mean"], delta_m_sd=by_method["sd"], seeds=by_method["n"].astype(int))
     return _by_family(wide) if families else wide
 

@@ -44,6 +44,10 @@ VOTES = ("votes", "similarity")
 """Diagnostics that committed records keep only where a figure needs them."""
 
 
+NORMS = ("norms", "cosines")
+"""Diagnostics that records of versions before 0.2 lack."""
+
+
 def notebooks_folder() -> Path:
     """The notebooks of the checkout, or those packed into the wheel."""
     root = checkout()
@@ -53,20 +57,26 @@ def notebooks_folder() -> Path:
 def collect(plan: Plan, *, workspace: Workspace | None = None, fresh: bool = False, **options: Any) -> list[Run]:
     """The plan's runs in order: from the store, from records, or trained now.
 
-    A record without the votes that the plan needs does not count: that run is trained. Where a run of the store has
-    been recorded, the record is returned, whose numbers are rounded: so what is drawn does not depend on which of the
-    two is at hand. `options` are those of `matfl.runs.run.load_or_run` (jobs, backend, device, progress).
+    A record without the votes or norms that the plan needs does not count: that run is trained. Where a run of the
+    store has been recorded, the record is returned, whose numbers are rounded: so what is drawn does not depend on
+    which of the two is at hand. `options` are those of `matfl.runs.run.load_or_run` (jobs, backend, device, progress).
     """
     from matfl.runs.run import load_or_run
 
     place = workspace or Workspace()
     runs = load_or_run(plan.configs, workspace=place, fresh=fresh, **options)
-    poor = [run.config for run in runs if run.config in plan.votes and not has_votes(run)]
+    poor = [run.config for run in runs if not _suffices(run, plan)]
     if poor:
         richer = load_or_run(poor, workspace=place.without_records(), **options)
         by_config = {run.config: run for run in richer}
         runs = [by_config.get(run.config, run) for run in runs]
-    return [_recorded(run, place.records, votes=run.config in plan.votes) for run in runs]
+    return [_recorded(run, place.records, plan) for run in runs]
+
+
+def _suffices(run: Run, plan: Plan) -> bool:
+    """Whether the run's diagnostics hold all that the plan draws of it."""
+    votes, norms = run.config in plan.votes, run.config in plan.norms
+    return (has_votes(run) or not votes) and (set(NORMS) <= set(run.diagnostics) or not norms)
 
 
 def has_votes(run: Run) -> bool:
@@ -74,7 +84,7 @@ def has_votes(run: Run) -> bool:
     return set(VOTES) <= set(run.diagnostics)
 
 
-def _recorded(run: Run, folders: Sequence[Path], *, votes: bool) -> Run:
+def _recorded(run: Run, folders: Sequence[Path], plan: Plan) -> Run:
     """The record of this very run (not merely of its config), if there is one with all that is needed."""
     from matfl.runs.run import Run as StoredRun
     from matfl.runs.store import run_path
@@ -82,7 +92,7 @@ def _recorded(run: Run, folders: Sequence[Path], *, votes: bool) -> Run:
     for folder in folders:
         copy = StoredRun(run_path(run.config, folder))
         whole = (copy.path / "config.json").exists() and copy.finished
-        if whole and copy.provenance == run.provenance and (has_votes(copy) or not votes):
+        if whole and copy.provenance == run.provenance and _suffices(copy, plan):
             return copy
     return run
 
@@ -130,13 +140,25 @@ class Session:
         for run in runs:
             self.configs[run.config.name] = run.config
             self.versions.add(str(run.provenance.get("torch")))
+        self._notice([run.outdated for run in runs], "runs")
         return runs
 
     def records(self, plan: Plan) -> list[Record]:
         """The plan's other results; missing ones are computed now."""
         records = collect_records(plan)
         self.names += [record.path.name for record in records]
+        self._notice([record.outdated for record in records], "results")
         return records
+
+    def _notice(self, outdated: Sequence[Sequence[str]], what: str) -> None:
+        """Say on the page how many of the drawn results are of an older arithmetic."""
+        old = [parts for parts in outdated if parts]
+        if old:
+            parts = ", ".join(sorted({part for each in old for part in each}))
+            print(
+                f"Note: {len(old)} of these {len(outdated)} {what} are records of an older arithmetic: {parts}. "
+                "`matfl reproduce --fresh` computes them anew."
+            )
 
     def provenance(self) -> dict[str, Any]:
         """What the figures were made from: hash over all runs, seeds, task sets, versions."""
@@ -186,12 +208,14 @@ def merged(plans: Iterable[Plan]) -> Plan:
     """The union of several plans, each run and job once."""
     configs: dict[RunConfig, None] = {}
     votes: dict[RunConfig, None] = {}
+    norms: dict[RunConfig, None] = {}
     jobs: dict[str, Job] = {}
     for plan in plans:
         configs |= dict.fromkeys(plan.configs)
         votes |= dict.fromkeys(plan.votes)
+        norms |= dict.fromkeys(plan.norms)
         jobs |= {job_name(job): job for job in plan.jobs}
-    return Plan(configs=tuple(configs), votes=tuple(votes), jobs=tuple(jobs.values()))
+    return Plan(configs=tuple(configs), votes=tuple(votes), norms=tuple(norms), jobs=tuple(jobs.values()))
 
 
 def export_record(run: Run, folder: Path, *, votes: bool) -> Path:

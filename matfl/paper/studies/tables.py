@@ -31,7 +31,7 @@ __all__ = [
     "tidy",
 ]
 
-CASE = ("tasks", "clients_per_task", "k", "voting_layers", "method", "seed")
+CASE = ("tasks", "clients_per_task", "k", "voting_layers", "server_lr", "method", "seed")
 """The config fields that tell the runs of a study apart."""
 
 
@@ -85,14 +85,14 @@ def final(runs: Iterable[RunLike], *, kind: str = "global") -> pd.DataFrame:
 def delta_table(frame: pd.DataFrame, *, baseline: str = "single_task") -> pd.DataFrame:
     """delta_m (percent) of every run in a `scores` frame against `baseline`: same tasks, clients, seed and round.
 
-    Columns: `CASE`, round, delta_m. The baseline's own rows are 0. Raises ValueError where a baseline run is missing.
+    The baseline is taken at the server's step of 1 where the frame has it at several. Columns: `CASE`, round, delta_m.
+    The baseline's own rows are 0. Raises ValueError where a baseline run is missing.
     """
     import pandas as pd
 
     where = ["tasks", "clients_per_task", "seed", "round"]
-    reference = {}
-    for key, group in frame[frame["method"] == baseline].groupby(where, sort=False):
-        reference[key] = dict(zip(group["pair"], group["value"]))
+    plain = frame[(frame["method"] == baseline) & (frame["server_lr"] == 1)]
+    reference = {key: dict(zip(group["pair"], group["value"])) for key, group in plain.groupby(where, sort=False)}
     rows = []
     for case, group in frame.groupby([*CASE, "round"], sort=False):
         row = dict(zip((*CASE, "round"), case))

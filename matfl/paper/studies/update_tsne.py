@@ -20,11 +20,25 @@ from matfl.tasks.task import pairs
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["UpdateSet", "claims", "cosines", "embed", "pair_matrix", "plan", "similarities", "statistics", "variants"]
+__all__ = [
+    "UpdateSet",
+    "claims",
+    "cosines",
+    "embed",
+    "losses",
+    "mains",
+    "pair_matrix",
+    "plan",
+    "similarities",
+    "statistics",
+    "variants",
+]
 
 LAYERS = ("backbone", "voting")
 """Which part of an update is compared: all parameters of the backbone, or its voting layers."""
 
+PAPER_LR, RATE = 1e-4, "learning rate"
+"""The paper's (section 4.1), and the word in the titles of the sets that differ by it."""
 CLUSTERED, NEAREST = 0.25, 0.9
 """Silhouette above which there is structure (Kaufman and Rousseeuw, 1990), and share of nearest updates."""
 ALIKE, UNLIKE = 0.3, 0.1
@@ -101,38 +115,57 @@ def _cosines(updates: Sequence[NDArray[np.floating]], chosen_P: NDArray[np.bool_
 
 
 def variants(config: RunConfig) -> dict[str, RunConfig]:
-    """The other settings of the study by title: head starts, a tenfold learning rate, a random backbone."""
+    """The other settings of the study by title: head starts, a random backbone."""
     starts = [name for name in ("shared", "per_type", "per_task", "independent") if name != config.head_start]
     found = {f"heads {name}": override(config, head_start=name) for name in starts}
-    found["learning rate x 10"] = override(config, lr=config.lr * 10)
     if config.start != "random":
         found["random start"] = override(config, start="random")
     return found
 
 
-def plan(
-    preset: str, *, tasks: str = "", subsets: int = 0, epochs: int = 0, lr: float = 1e-4, settings: str = ""
-) -> Plan:
-    """The main set of updates, then the variants' (fewer models each)."""
+def plan(preset: str, *, tasks: str = "", subsets: int = 0, epochs: int = 0, settings: str = "") -> Plan:
+    """The updates at the learning rate of the federated runs, those at the paper's, then the variants' (fewer models).
+
+    The paper's is left out where the runs use it themselves.
+    """
     base, size = base_config(preset, settings), sizes(preset)
     config = setting(
         base,
         tasks or base.tasks,
         method="single_task",
         rounds=1,
-        lr=lr,
         clients_per_task=1,
         images_per_client=0,
         local_epochs=epochs or size.update_epochs,
     )
-    main = UpdateSet(
-        title=f"heads {config.head_start}", config=config, subsets=subsets or size.subsets, share=size.share
-    )
-    few = min(size.variant_subsets, main.subsets)
+    many = subsets or size.subsets
+    drawn = [config] if config.lr == PAPER_LR else [config, override(config, lr=PAPER_LR)]
+    found = [
+        UpdateSet(title=f"heads {config.head_start}, {RATE} {each.lr:g}", config=each, subsets=many, share=size.share)
+        for each in drawn
+    ]
+    few = min(size.variant_subsets, many)
     others = [
         UpdateSet(title=title, config=other, subsets=few, share=size.share) for title, other in variants(config).items()
     ]
-    return Plan(jobs=(main, *others))
+    return Plan(jobs=(*found, *others))
+
+
+def mains(records: Sequence[Record]) -> list[Record]:
+    """Of a plan's records those that are drawn and judged: one a learning rate, the runs' own first."""
+    return [record for record in records if RATE in record.values["title"]]
+
+
+def losses(records: Sequence[Record]) -> pd.DataFrame:
+    """Mean training loss of each pair's models over their epochs: a row a pair, a column a record (its title)."""
+    import pandas as pd
+
+    columns = {}
+    for record in records:
+        labels = [str(name) for name in record.arrays["labels"]]
+        values = pd.Series(record.values["losses"], index=labels)
+        columns[record.values["title"]] = values.groupby(level=0, sort=False).mean()
+    return pd.DataFrame(columns).rename_axis("pair")
 
 
 def cosines(record: Record, layers: str = "backbone") -> NDArray[np.float64]:

@@ -1,0 +1,429 @@
+"""Why it comes out so: dilution by averaging, the decay of grouping, who helps whom, where the weights go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from matfl.config.run_config import RunConfig, from_dict
+from matfl.paper import dilution
+from matfl.paper.claims import Above, AtLeast, Below, Claim, Part, Within
+from matfl.paper.stats import estimate, mantel, trend
+from matfl.paper.studies import benchmark, diagnostics, server_step
+from matfl.paper.studies.base import BASELINES, Plan, base_config, five_tasks, regime, report_seeds, setting, sizes
+from matfl.paper.studies.grouping_frequency import client_pairs, neighbours
+from matfl.paper.studies.session import merged
+from matfl.paper.studies.store import Arrays, Record
+from matfl.paper.studies.tables import delta_table, final
+from matfl.tasks.task import pairs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from matfl.runs.run import Run
+
+__all__ = [
+    "PairTest",
+    "chosen",
+    "claims",
+    "curve",
+    "decay",
+    "decay_runs",
+    "fits",
+    "helps",
+    "main_runs",
+    "needs",
+    "plan",
+    "step_sizes",
+]
+
+BLOCKS = 6
+"""Equal parts of a run in which cosines are averaged before their trend is tested."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairTest(benchmark.CentralTest):
+    """Centralised training of one seed: every two tasks of the set with one backbone between them."""
+
+    kind = "pairs"
+
+    def groups(self) -> dict[str, list[str]]:
+        """Unit name -> the two pairs that share a backbone."""
+        names = [pair.name for pair in pairs(self.config.tasks)]
+        return {f"{i:02d}-{j:02d}": [names[i], names[j]] for i, j in combinations(range(len(names)), 2)}
+
+    def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
+        """Metrics by unit and pair."""
+        found = {unit: values["metrics"] for unit, (values, _) in zip(self.units(), parts, strict=True)}
+        return {"seed": self.config.seed, "metrics": found}, {}
+
+
+def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
+    """The paper's four methods on five tasks at both steps, MaT-FL with other numbers of clients and images, pairs.
+
+    Every run's update lengths and cosines are needed, which records of older versions lack.
+    """
+    base, size = base_config(preset, settings), sizes(preset)
+    tasks, report = five_tasks(base), report_seeds(seeds or size.seeds)
+    main = [setting(base, tasks, method=name, seed=seed) for name in BASELINES for seed in report]
+    grown = [
+        setting(base, tasks, clients_per_task=count, method="matfl", seed=seed)
+        for count in size.clients
+        for seed in report
+    ]
+    few = [_few(base, tasks, size.few_images, seed) for seed in report] if size.few_images else []
+    alone = setting(base, tasks, method="single_task")
+    central = [benchmark.CentralTest(config=setting(alone, tasks, seed=seed)) for seed in report]
+    pairwise = [PairTest(config=test.config) for test in central]
+    runs = server_step.with_own_steps(Plan(configs=tuple(main)))
+    configs = tuple(dict.fromkeys([*runs.configs, *grown, *few]))
+    return merged([Plan(configs=configs, norms=configs, jobs=(*central, *pairwise))])
+
+
+def _few(base: RunConfig, tasks: str, images: int, seed: int) -> RunConfig:
+    """MaT-FL with fewer images a client, seen so much oftener that a round has as many steps."""
+    more = max(1, base.images_per_client // images)
+    return setting(
+        base,
+        tasks,
+        method="matfl",
+        seed=seed,
+        images_per_client=images,
+        local_epochs=base.local_epochs * more,
+    )
+
+
+def main_runs(runs: Sequence[Run]) -> list[Run]:
+    """The runs of the paper's setting: two clients a task, all of their images, each method at either step."""
+    most = max(_images(run.config) for run in runs)
+    return [run for run in runs if run.config.clients_per_task == 2 and _images(run.config) == most]
+
+
+def decay_runs(runs: Sequence[Run]) -> list[Run]:
+    """MaT-FL at step 1 with every number of clients and of images."""
+    return [run for run in runs if run.config.method == "matfl" and run.config.server_lr == 1]
+
+
+def _images(config: RunConfig) -> int:
+    """Images of all clients of a task together."""
+    return config.images_per_client * config.clients_per_task
+
+
+# --- (a) dilution -----------------------------------------------------------------------------------------------------
+
+
+def _steps(run: Run) -> dilution.Steps:
+    stored = run.diagnostics
+    same_NN = diagnostics.same_task(client_pairs(run))
+    present_RN = stored["participants"]
+    return dilution.steps(
+        stored["norms"],
+        stored["cosines"],
+        stored["weights"],
+        same_NN,
+        present_RN,
+        server_lr=run.config.server_lr,
+    )
+
+
+def step_sizes(runs: Sequence[Run]) -> pd.DataFrame:
+    """How far a round moves a task's model, a row a run, averaged over rounds and clients.
+
+    Columns: tasks, method, server_lr, seed; norm, own, others (`matfl.paper.dilution.Steps`); norm_theory, own_theory
+    (orthogonal updates of one length under the same weights); self_weight, partner_weight, other_weight; delta_m
+    against single-task FL at step 1.
+    """
+    import pandas as pd
+
+    by_run = delta_table(final(runs)).set_index(["tasks", "method", "server_lr", "seed"])["delta_m"]
+    rows = []
+    for run in runs:
+        config, found = run.config, _steps(run)
+        same_NN = diagnostics.same_task(client_pairs(run))
+        mean_NN = run.diagnostics["weights"][run.diagnostics["participants"].all(1)].mean(0)
+        norm, own = dilution.orthogonal(mean_NN, same_NN, server_lr=config.server_lr)
+        case = {
+            "tasks": config.tasks,
+            "method": config.method,
+            "server_lr": config.server_lr,
+            "seed": config.seed,
+        }
+        rows.append(
+            {
+                **case,
+                **{name: float(np.nanmean(values)) for name, values in zip(found._fields, found)},
+                "norm_theory": norm,
+                "own_theory": own,
+                "delta_m": by_run[tuple(case.values())],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# --- (b) the decay of grouping ----------------------------------------------------------------------------------------
+
+
+def decay(runs: Sequence[Run]) -> pd.DataFrame:
+    """Mean cosine of partners' and of other tasks' whole updates over the rounds.
+
+    Columns: clients_per_task, images (a client's), seed, round, partners (NaN with one client a task), others, chosen
+    (share of partners among friends).
+    """
+    import pandas as pd
+
+    frames = []
+    for run in runs:
+        stored, config = run.diagnostics, run.config
+        same_NN, present_RN = diagnostics.same_task(client_pairs(run)), stored["participants"]
+        partners_R, others_R = dilution.partner_cosines(stored["cosines"], same_NN, present_RN)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "clients_per_task": config.clients_per_task,
+                    "images": config.images_per_client,
+                    "seed": config.seed,
+                    "round": np.arange(1, len(partners_R) + 1),
+                    "partners": partners_R,
+                    "others": others_R,
+                    "chosen": diagnostics.correctness(stored["friends"], same_NN, present_RN),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def fits(frame: pd.DataFrame) -> pd.DataFrame:
+    """`matfl.paper.dilution.fit_antiparallel` of a `decay` frame's runs with partners: ratio, decay, noise, explained.
+
+    A row a run.
+    """
+    import pandas as pd
+
+    rows = []
+    keys = ["clients_per_task", "images", "seed"]
+    for key, group in frame.dropna(subset=["partners"]).groupby(keys, sort=False):
+        found = dilution.fit_antiparallel(group.sort_values("round")["partners"].to_numpy())
+        rows.append({**dict(zip(keys, key)), **dict(zip(("ratio", "decay", "noise", "explained"), found))})
+    return pd.DataFrame(rows, columns=[*keys, "ratio", "decay", "noise", "explained"])
+
+
+def curve(frame: pd.DataFrame) -> np.ndarray:
+    """(R,) the closed form with the mean of the parameters that `fits` finds, over the rounds of a `decay` frame."""
+    found = fits(frame)[["ratio", "decay", "noise"]].mean()
+    rounds = int(frame["round"].max())
+    return dilution.antiparallel(rounds, float(found["ratio"]), float(found["decay"])) / (1 + float(found["noise"]))
+
+
+# --- (c) who helps whom -----------------------------------------------------------------------------------------------
+
+
+def helps(records: Sequence[Record]) -> dict[int, pd.DataFrame]:
+    """Seed -> gain (percent) of row's task from sharing a backbone with column's alone, trained centrally."""
+    import pandas as pd
+
+    single = benchmark.scores([record for record in records if record.path.name.startswith("central")])
+    alone = single[single["sharing"] == "none"].set_index(["seed", "pair"])["value"]
+    found = {}
+    for record in records:
+        if not record.path.name.startswith("pairs"):
+            continue
+        seed = int(record.values["seed"])
+        chosen_pairs = pairs(from_dict(record.spec["config"]).tasks)
+        names = [pair.name for pair in chosen_pairs]
+        table = pd.DataFrame(np.nan, index=names, columns=names)
+        for metrics in record.values["metrics"].values():
+            first, second = metrics
+            for gainer, helper in ((first, second), (second, first)):
+                task = next(pair.task for pair in chosen_pairs if pair.name == gainer)
+                sign = 1 if task.higher_is_better else -1
+                value, base = metrics[gainer][task.main_metric], float(alone[seed, gainer])
+                table.loc[gainer, helper] = 100 * sign * (value - base) / base
+        found[seed] = table
+    return found
+
+
+def chosen(runs: Sequence[Run]) -> dict[int, pd.DataFrame]:
+    """Seed -> how often row's clients chose column's, in MaT-FL's runs of the paper's setting."""
+    wanted = [run for run in main_runs(runs) if run.config.method == "matfl" and run.config.server_lr == 1]
+    return {run.config.seed: neighbours([run]) for run in wanted}
+
+
+def _correlations(gains: dict[int, pd.DataFrame], choices: dict[int, pd.DataFrame]) -> list[float]:
+    """Rank correlation of the two tables of each seed, off the diagonal."""
+    found = []
+    for seed in sorted(set(gains) & set(choices)):
+        names = list(gains[seed].index)
+        found.append(mantel(gains[seed].to_numpy(), choices[seed].loc[names, names].to_numpy(), permutations=1)[0])
+    return found
+
+
+# --- what follows -----------------------------------------------------------------------------------------------------
+
+
+def needs(runs: Sequence[Run], records: Sequence[Record]) -> pd.DataFrame:
+    """What a method would have to do, in numbers: a row a quantity, with where it stands and where it would have to be.
+
+    Columns: quantity, plain, matfl, wanted.
+    """
+    import pandas as pd
+
+    steps = step_sizes([run for run in main_runs(runs) if run.config.server_lr == 1])
+    means = steps.groupby("method")[["own", "partner_weight", "other_weight", "delta_m"]].mean()
+    central = benchmark.gains(benchmark.scores([r for r in records if r.path.name.startswith("central")]))
+    gain = float(central[central["sharing"] == "domain"]["gain"].mean())
+    tasks = len(pairs(runs[0].config.tasks))
+    course = decay([run for run in decay_runs(runs) if run in main_runs(runs)])
+    last = course[course["round"] == course["round"].max()]
+    plain, ours = means.loc["fedavg"], means.loc["matfl"]
+    rows = [
+        ("component of a step along the task's own", plain["own"], ours["own"], 1.0),
+        ("weight of partners of the task", plain["partner_weight"], ours["partner_weight"], 0.5),
+        ("weight of other tasks", plain["other_weight"], ours["other_weight"], np.nan),
+        ("partners among friends in the last round", np.nan, float(last["chosen"].mean()), 1.0),
+        ("cosine of partners in the last round", np.nan, float(last["partners"].mean()), np.nan),
+        ("delta_m (%); wanted: what sharing gives centrally", plain["delta_m"], ours["delta_m"], gain),
+        ("tasks that a step is divided among", tasks, np.nan, 1.0),
+    ]
+    return pd.DataFrame(rows, columns=["quantity", "plain", "matfl", "wanted"]).set_index("quantity")
+
+
+def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
+    """The explanation as claims; each number is one a seed."""
+    where = regime(main_runs(runs)[0].config)
+    steps = step_sizes(main_runs(runs))
+    return [
+        *_dilution_claims(steps, len(pairs(runs[0].config.tasks)), where),
+        *_decay_claims(decay(decay_runs(runs)), where),
+        *_choice_claims(helps(records), chosen(runs), where),
+    ]
+
+
+def _dilution_claims(steps: pd.DataFrame, tasks: int, where: str) -> list[Claim]:
+    first = steps[steps["server_lr"] == 1]
+    plain, ours = (first[first["method"] == name].sort_values("seed") for name in ("fedavg", "matfl"))
+    return [
+        Claim(
+            text="Plain averaging moves each task's model by about 1/C of what its own clients ask for.",
+            parts=(
+                Part(
+                    statistic=f"component of the step along the task's own update, times C = {tasks}, minus 1",
+                    value=estimate(plain["own"] * tasks - 1),
+                    rule=Within(0.25),
+                ),
+            ),
+            note=f"The step is {plain['norm'].mean():.2f} times as long as the task's own (orthogonal updates: "
+            f"{plain['norm_theory'].mean():.2f}).",
+            regime=where,
+        ),
+        Claim(
+            text="MaT-FL leaves most of the weight to a client's own update.",
+            parts=(Part(statistic="weight of a client's own", value=estimate(ours["self_weight"]), rule=Above(0.5)),),
+            note=f"Partners get {ours['partner_weight'].mean():.0%}, other tasks {ours['other_weight'].mean():.0%}; "
+            f"the step keeps {ours['own'].mean():.0%} of the task's own.",
+            regime=where,
+        ),
+    ]
+
+
+def _blocks(frame: pd.DataFrame, column: str) -> np.ndarray:
+    """(seeds, BLOCKS): a column's means over equal parts of the rounds."""
+    wide = frame.pivot(index="seed", columns="round", values=column).to_numpy()
+    return np.stack([part.mean(1) for part in np.array_split(wide, min(BLOCKS, wide.shape[1]), axis=1)], axis=1)
+
+
+def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
+    known = frame.dropna(subset=["partners"])
+    if known.empty:
+        return []
+    two = known[known["clients_per_task"] == 2]
+    many, few = two[two["images"] == two["images"].max()], two[two["images"] == two["images"].min()]
+    partners, others = _blocks(many, "partners"), _blocks(many, "others")
+    explained = fits(many)["explained"]
+    result = [
+        Claim(
+            text="Partners' updates grow unlike each other as training goes on.",
+            parts=(
+                Part(
+                    statistic="trend of the partners' mean cosine over the rounds (monotone contrast)",
+                    value=trend(partners),
+                    rule=Below(0),
+                    digits=3,
+                ),
+            ),
+            note=f"From {partners[:, 0].mean():.2f} in the first sixth to {partners[:, -1].mean():.2f} in the last; "
+            f"clients of different tasks from {others[:, 0].mean():.2f} to {others[:, -1].mean():.2f}.",
+            regime=where,
+        ),
+        Claim(
+            text="In the end partners are less alike than clients of different tasks.",
+            parts=(
+                Part(
+                    statistic="mean cosine of partners minus that of different tasks, last sixth of the rounds",
+                    value=estimate(partners[:, -1] - others[:, -1]),
+                    rule=Below(0),
+                    digits=3,
+                ),
+            ),
+            regime=where,
+        ),
+    ]
+    if explained.notna().all():
+        result.append(
+            Claim(
+                text="The pull of two partners away from their average describes the course of their cosine.",
+                parts=(
+                    Part(
+                        statistic="share of the cosine's variance over rounds that the closed form explains",
+                        value=estimate(explained),
+                        rule=AtLeast(0.8),
+                    ),
+                ),
+                regime=where,
+            )
+        )
+    if few["images"].iloc[0] != many["images"].iloc[0]:
+        scarce = _blocks(few, "partners")
+        rows = min(len(scarce), len(partners))
+        result.append(
+            Claim(
+                text="With fewer images a client its partner's update is less like its own.",
+                parts=(
+                    Part(
+                        statistic=f"partners' mean cosine with {few['images'].iloc[0]} images minus with "
+                        f"{many['images'].iloc[0]}, last sixth of the rounds",
+                        value=estimate(scarce[:rows, -1] - partners[:rows, -1]),
+                        rule=Below(0),
+                        digits=3,
+                    ),
+                ),
+                regime=where,
+            )
+        )
+    return result
+
+
+def _choice_claims(gains: dict[int, pd.DataFrame], choices: dict[int, pd.DataFrame], where: str) -> list[Claim]:
+    found = _correlations(gains, choices)
+    if not found or np.isnan(found).any():
+        return []
+    mean = sum(gains.values()) / len(gains)
+    off = mean.to_numpy()[~np.eye(len(mean), dtype=bool)]
+    return [
+        Claim(
+            text="Clients choose the tasks that help them.",
+            parts=(
+                Part(
+                    statistic="rank correlation of a task's gain from another, trained centrally in pairs, with how "
+                    "often its clients chose that task's",
+                    value=estimate(found),
+                    rule=Above(0),
+                ),
+            ),
+            note=f"Gains in pairs reach from {off.min():+.1f} to {off.max():+.1f} %.",
+            regime=where,
+        )
+    ]
