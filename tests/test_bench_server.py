@@ -51,6 +51,6 @@ def test_every_method_has_a_row_beside_plain_averaging(capsys):
     for row in rows:
         assert row["step_s"] > 0
         assert row["times_fedavg"] > 0
-    asked = "methods --clients 3 --width 1 --repeats 1 --threads 1 --device cpu --methods pcgrad"
+    asked = "methods --loaded --clients 3 --width 1 --repeats 1 --threads 1 --device cpu --methods pcgrad"
     assert main(asked.split()) == 0
     assert "x fedavg" in capsys.readouterr().out

@@ -568,7 +568,7 @@ def test_precision_recall_plot():
 
 def test_bench(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("matfl.bench.edges.race.__kwdefaults__", {"seconds": 0, "repeats": 1, "device": "cpu"})
-    assert bench(["sharp", "--size", "40", "--repeats", "1", "--json", str(tmp_path / "record.json")]) == 0
+    assert bench(["sharp", "--loaded", "--size", "40", "--repeats", "1", "--json", str(tmp_path / "record.json")]) == 0
     assert "scipy's maximum flow" in capsys.readouterr().out
     assert (tmp_path / "record.json").exists()
     with pytest.raises(SystemExit):
