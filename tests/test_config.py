@@ -307,7 +307,7 @@ GOLDEN = {
     "quick": "826173e9bc1b",
     "scenes": "215e6679010b",
     "photos": "1b5dbe833634",
-    "photos_imagenet": "a316f515ed8f",
+    "photos_imagenet": "b63b938ff873",
     "full": "2061604c34cd",
     "paper_pascal5": "c5918fd37c4f",
     "paper_9": "c9dca30088fb",

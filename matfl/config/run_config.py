@@ -405,8 +405,10 @@ def photos_imagenet() -> RunConfig:
         preset="photos_imagenet",
         backbone="timm:efficientnet_lite0",
         start="imagenet",
+        width=64,
+        images_per_client=50,
         rounds=20,
-        lr_decay=0.94,
+        lr_decay=0.95,
         evaluate_every=5,
     )
 
