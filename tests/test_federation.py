@@ -201,9 +201,9 @@ def test_a_finished_run_is_left_alone_unless_it_shall_be_fresh(train):
 def test_a_run_whose_state_file_was_not_written_any_more_is_finished(train):
     run = train(rounds=1)
     (run.path / "state.json").unlink()
-    assert not run.finished
-    train(rounds=1)
     assert run.finished
+    train(rounds=1)
+    assert (run.path / "state.json").exists()
 
 
 def test_threads_of_the_caller_change_nothing(train, trained):
@@ -252,7 +252,7 @@ def test_what_a_run_records(trained):
     )
     assert run.rounds[0]["seconds"].keys() == {"train", "mix", "evaluate"}
     assert run.rounds[0]["seconds"]["evaluate"] == 0 < run.rounds[1]["seconds"]["evaluate"]
-    assert run.provenance["data"] == {"scenes": scenes.VERSION}
+    assert run.provenance["data"] == {"scenes": scenes.VERSION, "arithmetic": {"augmentation": 2}}
     assert run.provenance["threads"] == 1
     assert not any("/" in str(value) for value in run.provenance.values() if not isinstance(value, dict))
 

@@ -305,7 +305,7 @@ STATIC = ("client_pairs", "layers")
 
 
 def is_finished(path: Path, config: RunConfig) -> bool:
-    """Whether folder `path` holds all rounds of the run: by its state, or as a record without weights by its rounds.
+    """Whether folder `path` holds all rounds of the run: by its state, or where that is missing by its rounds.
 
     Raises RunError naming the file when the run is finished but has lost one.
     """
@@ -316,14 +316,14 @@ def is_finished(path: Path, config: RunConfig) -> bool:
     except DamageError as error:
         raise _damaged(error.path, error.reason) from None
     if _CHECKPOINT in listed or _STATE in listed:
-        if not read_state(path).get("finished"):
+        if (path / _STATE).exists() and not read_state(path).get("finished"):
             return False
     elif "rounds.jsonl" not in listed:
         return False
     for name in RECORD_FILES:
         if not (path / name).exists():
             raise _damaged(path / name, "missing, though the run is finished")
-    return bool(_STATE in listed or len(read_rounds(path)) == config.rounds)
+    return (path / _STATE).exists() or len(read_rounds(path)) == config.rounds
 
 
 def _json_object(content: bytes) -> dict[str, Any]:
