@@ -1,7 +1,7 @@
 """The torture suite: what happens to results under kills, full disks, damage, nonsense and hostile replies.
 
-    pytest -m slow tests/torture                      # about three minutes on two cores
-    MATFL_TORTURE=20 pytest -m slow tests/torture     # twenty times as many trials, other random numbers with each size
+    pytest -m torture tests/torture                      # some minutes on two cores
+    MATFL_TORTURE=20 pytest -m torture tests/torture     # twenty times as many trials, other random numbers with each size
 
 A table in the end says what was tried how often, and what came of it.
 """
@@ -50,6 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "torture" in item.path.parts:
             item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.torture)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
