@@ -1,7 +1,7 @@
 """The torture suite: what happens to results under kills, full disks, damage, nonsense and hostile replies.
 
     pytest -m torture tests/torture                      # some minutes on two cores
-    MATFL_TORTURE=20 pytest -m torture tests/torture     # twenty times as many trials, other random numbers with each size
+    MATFL_TORTURE=20 pytest -m torture tests/torture     # twenty times as many trials, other random numbers
 
 A table in the end says what was tried how often, and what came of it.
 """
