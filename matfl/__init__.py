@@ -61,6 +61,8 @@ _FACE = {
     "Task": "matfl.tasks.task",
     "DOMAINS": "matfl.tasks.task",
     "Domain": "matfl.tasks.task",
+    "from_arrays": "matfl.data.own",
+    "from_folder": "matfl.data.own",
     "Split": "matfl.data.split",
     # what can go wrong
     "PluginError": "matfl.core.registry",
@@ -80,6 +82,8 @@ if TYPE_CHECKING:
     from matfl.config.run_config import preset as preset
     from matfl.core.registry import PluginError as PluginError
     from matfl.data.cache import DataError as DataError
+    from matfl.data.own import from_arrays as from_arrays
+    from matfl.data.own import from_folder as from_folder
     from matfl.data.split import Split as Split
     from matfl.paper import plots as plots
     from matfl.paper.face import choices as choices

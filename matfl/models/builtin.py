@@ -1,7 +1,7 @@
 """The package's own backbones."""
 
 from matfl.models.backbone import BACKBONES
-from matfl.models.resnet import RESNETS
+from matfl.models.resnets import RESNETS
 from matfl.models.timm_backbone import TIMM
 
 for _backbone in (*RESNETS, TIMM):
