@@ -124,7 +124,9 @@ def test_a_plugin_works_from_the_command_line_and_in_worker_processes(tmp_path, 
     )
     assert done.returncode == 0, done.stderr
     configs = [tiny(method="remembering", rounds=1, seed=seed) for seed in range(2)]
-    runs = load_or_run(configs, runs_dir=tmp_path / "more", cache_dir=tmp_path / "cache", jobs=2, progress=False)
+    runs = load_or_run(
+        configs, workspace=Workspace(runs=tmp_path / "more", cache=tmp_path / "cache"), jobs=2, progress=False
+    )
     assert all(run.finished for run in runs)
 
 
