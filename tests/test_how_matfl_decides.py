@@ -60,6 +60,7 @@ def test_a_stored_round_is_recomputed_and_a_round_decided_otherwise_is_noticed()
     _, similarity_LNN, _, friends_NN, weights_NN = decided()
     good = study.stored_round(run_of(similarity_LNN, friends_NN, weights_NN), 1)
     assert study.claims([good])[0].held is True
+    assert study.stored_round(run_of(similarity_LNN, friends_NN, weights_NN), 0).number == 1
     other = study.stored_round(run_of(similarity_LNN, friends_NN, torch.eye(4)), 1)
     assert study.claims([other])[0].held is False
 

@@ -87,6 +87,8 @@ def plan(preset: str, *, seed: int = 0, settings: str = "") -> Plan:
 class Round:
     """What a stored round decided, and the same computed anew from its similarities."""
 
+    number: int
+    """From 1."""
     pairs: tuple[str, ...]
     similarity_LNN: Tensor
     votes_LNN: Tensor
@@ -97,9 +99,13 @@ class Round:
 
 
 def stored_round(run: Run, number: int) -> Round:
-    """Round `number` (from 1) of a run with votes. ValueError when there is none, or when a client was missing."""
+    """Round `number` (from 1; 0: the middle one) of a run with votes.
+
+    Raises ValueError when there is none, or when a client was missing.
+    """
     stored = run.diagnostics
     rounds = len(stored["participants"])
+    number = number or (rounds + 1) // 2
     if not 1 <= number <= rounds:
         raise ValueError(f"round={number}: choose 1..{rounds}, the rounds of {run.path.name}")
     if not stored["participants"][number - 1].all():
@@ -108,6 +114,7 @@ def stored_round(run: Run, number: int) -> Round:
     votes_LNN = votes(similarity_LNN, run.config.k)
     friends_NN = friends(votes_LNN, run.config.k, similarity=similarity_LNN)
     return Round(
+        number=number,
         pairs=tuple(stored["client_pairs"].tolist()),
         similarity_LNN=similarity_LNN,
         votes_LNN=votes_LNN,
