@@ -170,6 +170,9 @@ def test_update_sets_differ_by_one_setting() -> None:
     assert isinstance(main, update_tsne.UpdateSet)
     assert len(main.units()) == 90
     assert main.config.lr == preset("scenes").lr == 1e-3  # the regime of the federated runs
+    for job in (main, slow):  # a spec names what differs from the defaults, and 1e-4 is one
+        record = Record(path=Path(job_name(job)), spec=job.spec(), values={}, arrays={}, provenance={})
+        assert update_tsne.rate(record) == job.config.lr
     assert slow.config.lr == 1e-4  # and the paper's
     assert [job.title for job in others] == ["heads per_type", "heads per_task", "heads independent", "random start"]
     assert {job.config.lr for job in others} == {1e-3}

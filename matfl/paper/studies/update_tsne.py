@@ -29,6 +29,7 @@ __all__ = [
     "mains",
     "pair_matrix",
     "plan",
+    "rate",
     "similarities",
     "statistics",
     "variants",
@@ -154,6 +155,11 @@ def plan(preset: str, *, tasks: str = "", subsets: int = 0, epochs: int = 0, set
 def mains(records: Sequence[Record]) -> list[Record]:
     """Of a plan's records those that are drawn and judged: one a learning rate, the runs' own first."""
     return [record for record in records if RATE in record.values["title"]]
+
+
+def rate(record: Record) -> float:
+    """The learning rate of a record's models."""
+    return from_dict(record.spec["config"]).lr
 
 
 def losses(records: Sequence[Record]) -> pd.DataFrame:
