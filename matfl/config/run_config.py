@@ -109,7 +109,8 @@ class RunConfig:
     participation: float = 1.0
     """Share of the clients that train in a round, at least one."""
     server_lr: float = 1.0
-    """The server's step on the mixed update of the backbone (FedOpt's eta); 1 is the paper's aggregation."""
+    """The server's step on the mixed update of the backbone (FedOpt's eta); 1 is the paper's aggregation.
+    With 'adam' and 'yogi' it is about how far a parameter moves a round: begin with 0.01."""
     server_optimizer: Literal["none", "avgm", "adam", "yogi"] = "none"
     """What becomes of the mixed update: FedAvgM, FedAdam or FedYogi (`matfl.server.optimizers`), for any method."""
     server_beta1: float = 0.9

@@ -55,7 +55,7 @@ def conflict_averse(gram_NN: Tensor, c: float = 0.4, *, rescale: bool = False) -
         <g_w, g_0> + c norm(g_0) norm(g_w),
 
     a convex problem in N numbers. `rescale` divides d by 1 + c^2. Where g_w vanishes no direction in the ball improves
-    on all, and d is g_0. Source: Liu et al., Conflict-Averse Gradient Descent, NeurIPS 2021, equations 3 and 4.
+    on all, and d is g_0. Source: Liu et al., Conflict-Averse Gradient Descent, NeurIPS 2021, algorithm 1.
 
     Raises ValueError when c is negative or not finite.
     """

@@ -45,7 +45,7 @@ def best_groups(affinity_CC: Tensor, groups: int) -> list[int]:
 
     Exact, by dynamic programming over subsets: the best way to split a set into k is the best first group, which holds
     the set's first task, and the best way to split the rest into k - 1. Source: Fifty et al., Efficiently Identifying
-    Task Groupings for Multi-Task Learning, NeurIPS 2021, section 4.3, with groups that do not overlap.
+    Task Groupings for Multi-Task Learning, NeurIPS 2021 (its network selection), with groups that do not overlap.
 
     Raises ValueError when the number of groups is not in 1..C or C is over `MOST_TASKS`.
     """
@@ -214,7 +214,7 @@ class Tag(_Grouped):
     name = "tag"
     title = "TAG"
     description = "plain averaging within the groups of tasks that help each other most by look-ahead"
-    source = "Fifty et al., Efficiently Identifying Task Groupings for Multi-Task Learning, NeurIPS 2021, equation 1"
+    source = "Fifty et al., Efficiently Identifying Task Groupings for Multi-Task Learning, NeurIPS 2021"
 
     every: int = 10
     """Rounds from one measurement to the next. One costs a client a pass over its images for each task."""

@@ -68,7 +68,7 @@ class FedAMP(_Pulled):
     name = "fedamp"
     title = "FedAMP"
     description = "a model a client, mixed from models in proportion to exp(-squared distance)"
-    source = f"{_PAPER}, equations 2 to 4"
+    source = f"{_PAPER}, algorithm 1"
 
     alpha: float = 0.5
     """What all other clients together can weigh at most, 0 (none) to 1; at a half nobody is outvoted by the others."""
@@ -98,7 +98,7 @@ class HeurFedAMP(_Pulled):
     name = "heurfedamp"
     title = "HeurFedAMP"
     description = "a model a client, mixed from models by a softmax of their cosines"
-    source = f"{_PAPER}, equation 8"
+    source = f"{_PAPER} (the heuristic form)"
 
     own: float = 0.5
     """xi_ii, the weight of a client's own model."""

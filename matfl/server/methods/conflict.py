@@ -46,12 +46,12 @@ class CAGrad(Method):
     name = "cagrad"
     title = "CAGrad"
     description = "the direction near the mean update that helps the worst-off client most"
-    source = "Liu et al., Conflict-Averse Gradient Descent for Multi-task Learning, NeurIPS 2021, equations 3 and 4"
+    source = "Liu et al., Conflict-Averse Gradient Descent for Multi-task Learning, NeurIPS 2021, algorithm 1"
     family = "conflict"
 
     c: float = 0.4
     """Radius of the ball round the mean, in units of the mean's length; 0 is plain averaging, and from 1 on the ball
-    holds 0. The paper's own choice where tasks are dense predictions (its section 5.2, NYU-v2)."""
+    holds 0. The paper's own choice where tasks are dense predictions (NYU-v2)."""
     rescale: bool = False
     """Divide by 1 + c^2, which keeps the step's length nearer the mean's; the paper's algorithm does not."""
 

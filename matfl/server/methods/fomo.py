@@ -56,7 +56,7 @@ class FedFomo(Method):
     name = "fedfomo"
     title = "FedFomo"
     description = "a model a client, moved towards those of others that do better on its held-out images"
-    source = "Zhang et al., Personalized Federated Learning with First Order Model Optimization, ICLR 2021, equation 3"
+    source = "Zhang et al., Personalized Federated Learning with First Order Model Optimization, ICLR 2021"
     family = "personal"
     scope = "client"
 

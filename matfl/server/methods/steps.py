@@ -30,7 +30,7 @@ def normalised_by_steps(steps_N: Tensor) -> Tensor:
     title="FedNova",
     description="plain averaging of updates divided by each client's number of local steps",
     source="Wang et al., Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization, NeurIPS "
-    "2020, equation 11",
+    "2020",
     family="optimisation",
 )
 def fednova(round: Round) -> Tensor:
@@ -74,7 +74,7 @@ class GradNorm(Method):
     name = "gradnorm"
     title = "GradNorm"
     description = "plain averaging, clients' step lengths balanced by how much of their loss is left"
-    source = "Chen et al., GradNorm, ICML 2018, equations 1 and 2 (solved, not descended)"
+    source = "Chen et al., GradNorm, ICML 2018, algorithm 1 (its balance is solved, not descended)"
     family = "optimisation"
 
     alpha: float = 1.5
