@@ -121,7 +121,7 @@ def test_studies_share_their_runs() -> None:
     assert {run.config for run in methods_alone} <= table1
     assert {(run.config.method, run.config.precision) for run in plain} == {("single_task", "fp32")}
     assert len(set(k_sweep.plan("scenes").configs) - table1) == 3 * (len(sizes("scenes").ks) - 1)
-    assert len(table1) == 2 * (4 * 5 + 5 * 3) + 10 * 3 + 4 * 3
+    assert len(table1) == 2 * (4 * 5 + 3) + 14 * 3 + 4 * 3
 
 
 def test_every_seed_has_pictures_of_its_own() -> None:

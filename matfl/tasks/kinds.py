@@ -80,7 +80,7 @@ class ClassMap(Task):
 
     def constant(self, labels: np.ndarray, channels: int) -> Tensor:
         """At every pixel the class with which the map's mIoU over the training labels is greatest (`best_classes`)."""
-        values = torch.from_numpy(np.asarray(labels))
+        values = torch.from_numpy(np.array(labels))
         if self.selective:
             values = values[self.counts(values)]
         counts_CHW = torch.stack([(values == c).sum(0) for c in range(channels)])

@@ -138,7 +138,7 @@ class SaliencyMeter(_Streaming):
     def _count(self, answer: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         # A pixel in bucket b lies above the first b thresholds, so one histogram per image holds all 15 binary maps.
         thresholds = torch.arange(4, 19, device=answer.device) / 20
-        bucket_BHW = torch.bucketize(answer.float(), thresholds)
+        bucket_BHW = torch.bucketize(answer.float().contiguous(), thresholds)
         buckets = len(thresholds) + 1
         image_B11 = torch.arange(len(target), device=target.device).view(-1, 1, 1)
         index = (image_B11 * 3 + torch.where(target == IGNORE, 2, (target == 1).long())) * buckets + bucket_BHW

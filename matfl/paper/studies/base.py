@@ -53,7 +53,7 @@ class Sizes:
     variants: tuple[str, ...] = VARIANTS
     """Further methods of Table 1, on every task set."""
     rivals: tuple[str, ...] = ()
-    """Further methods of Table 1, on the preset's own task set alone."""
+    """Further methods of Table 1, on the tasks of its first domain alone."""
     ks: tuple[int, ...] = (2, 4, 6, 8, 12, 16, 18)
     """K of Figure 4."""
     clients: tuple[int, ...] = (1, 2, 4)
@@ -69,7 +69,8 @@ class Sizes:
     update_epochs: int = 10
     """Their epochs."""
     protocol_rounds: int = 0
-    """Rounds of the paper's protocol (10 local epochs each) beside Table 1; 0 leaves it out."""
+    """Rounds of the paper's protocol (10 local epochs each) beside Table 1; 0 leaves it out. A tenth of the preset's
+    rounds of one epoch gives every client as many steps."""
     few_images: int = 0
     """Images a client in the runs of `09_why` with few of them; 0 leaves them out."""
     development: int = 2
@@ -105,7 +106,12 @@ SIZES: dict[str, Sizes] = {
         development=1,
     ),
     "scenes": Sizes(
+        variants=("local",),
         rivals=(
+            "matfl_uniform",
+            "similarity_only",
+            "clustered",
+            "soft_grouping",
             "authors_clustered",
             "authors_soft",
             "ifca",
@@ -119,7 +125,7 @@ SIZES: dict[str, Sizes] = {
         ),
         ks=(2, 4, 8, 12, 18),
         layers=(2, 8, 16),
-        protocol_rounds=12,
+        protocol_rounds=6,
         few_images=20,
     ),
     "photos": Sizes(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,10 @@ import numpy as np
 from matfl.config.run_config import RunConfig, from_dict
 from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.stats import estimate
+from matfl.paper.studies import photographs
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
+from matfl.paper.studies.classes import class_table, class_tables
 from matfl.paper.studies.store import Arrays, Record
-from matfl.tasks.kinds import ClassMap
 from matfl.tasks.task import TASKS, pairs
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CentralTest",
+    "apart",
     "chance_levels",
     "claims",
     "class_table",
@@ -97,14 +99,19 @@ class CentralTest:
 
 
 def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
-    """The transfer test, once a seed."""
+    """The transfer test, once a seed, and the numbers of the real photographs where they are at hand."""
     base, size = base_config(preset, settings), sizes(preset)
-    return Plan(
-        jobs=tuple(
-            CentralTest(config=setting(base, base.tasks, method="single_task", seed=seed))
-            for seed in report_seeds(seeds or size.seeds)
-        )
-    )
+    tests = [
+        CentralTest(config=setting(base, base.tasks, method="single_task", seed=seed))
+        for seed in report_seeds(seeds or size.seeds)
+    ]
+    return Plan(jobs=(*tests, *photographs.jobs_at_hand()))
+
+
+def apart(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """The records of the transfer test, and those of photographs (`matfl.paper.studies.photographs`)."""
+    pictures = [record for record in records if record.path.name.startswith(photographs.Photographs.kind)]
+    return [record for record in records if record not in pictures], pictures
 
 
 def scores(records: Sequence[Record]) -> pd.DataFrame:
@@ -209,32 +216,6 @@ def splits(preset: str, settings: str = "") -> dict[str, dict[str, Split]]:
     from matfl.runs.engine import load_splits
 
     return load_splits(base_config(preset, settings))
-
-
-def class_tables(found: Mapping[str, Mapping[str, Split]]) -> dict[str, pd.DataFrame]:
-    """`class_table` of every class map of the training splits, by pair name."""
-    tables = {}
-    for domain, both in found.items():
-        for task in both["train"].domain.channels:
-            if isinstance(TASKS[task], ClassMap):
-                names = both["train"].class_names.get(task)
-                tables[f"{domain}/{task}"] = class_table(both["train"], task, names)
-    return tables
-
-
-def class_table(split: Split, task: str, names: Sequence[str] | None = None) -> pd.DataFrame:
-    """Each class's share of the labelled pixels and of the images that show it: columns class_name, share, images."""
-    import pandas as pd
-
-    channels = split.domain.channels[task]
-    count = np.zeros(channels, np.int64)
-    shown = np.zeros(channels, np.int64)
-    for i in range(len(split)):
-        found = np.bincount(np.asarray(split.labels[task][i]).reshape(-1), minlength=256)[:channels]
-        count += found
-        shown += found > 0
-    titles = list(names) if names is not None else [str(c) for c in range(channels)]
-    return pd.DataFrame({"class_name": titles, "share": count / max(count.sum(), 1), "images": shown / len(split)})
 
 
 def shares(preset: str, settings: str = "", *, seed: int = 0) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
     base, size = base_config(preset, settings), sizes(preset)
     configs = []
     for chosen in chosen_sets(base, tasks):
-        rivals = size.rivals if chosen == base.tasks else ()
+        rivals = size.rivals if chosen == five_tasks(base) else ()
         names = chosen_methods(methods or ",".join((*BASELINES, *size.variants, *rivals)), ())
         names = names if "single_task" in names else ("single_task", *names)
         configs += [

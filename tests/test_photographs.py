@@ -1,0 +1,64 @@
+"""The numbers of real photographs: found where they are stored, and shown without the photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from matfl.config.run_config import preset
+from matfl.paper.studies import benchmark, photographs
+from matfl.paper.studies.store import Record, job_name, load_or_compute, write_record
+
+
+def record() -> Record:
+    job = photographs.Photographs(config=preset("photos"))
+    classes = {"class_name": ["wall", "other prop"], "share": [1.0, 0.0], "images": [0.5, 0.0]}
+    values = {
+        "images": {"train": 7, "val": 3},
+        "classes": {"nyuv2/semseg": classes},
+        "constant": {"nyuv2/semseg": 0.02, "nyuv2/normals": 44.0},
+    }
+    return Record(
+        path=Path(job_name(job)), spec=job.spec(), values={"domains": {"nyuv2": values}}, arrays={}, provenance={}
+    )
+
+
+@pytest.fixture
+def nowhere(tmp_path, monkeypatch) -> Path:
+    """Neither a checkout nor data."""
+    monkeypatch.setattr("matfl.runs.workspace.checkout", lambda: None)
+    monkeypatch.setenv("MATFL_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("MATFL_DATA", str(tmp_path))
+    return tmp_path
+
+
+def test_a_row_says_which_labels_are_derived() -> None:
+    table = photographs.table([record()]).set_index("pair")
+    assert table.loc["nyuv2/normals", "labels"] == "derived"
+    assert table.loc["nyuv2/semseg", "labels"] == "published"
+    assert table.loc["nyuv2/semseg", ["training", "validation", "metric", "constant"]].tolist() == [7, 3, "mIoU", 0.02]
+    assert photographs.table([]).empty
+
+
+def test_ignored_classes_are_left_out() -> None:
+    assert photographs.class_tables([record()])["nyuv2/semseg"]["class_name"].tolist() == ["wall"]
+
+
+def test_they_are_told_from_the_transfer_test() -> None:
+    central = Record(path=Path("central-0"), spec={}, values={}, arrays={}, provenance={})
+    numbers = record()
+    assert benchmark.apart([central, numbers]) == ([central], [numbers])
+
+
+def test_they_are_planned_only_where_they_can_be_had(nowhere) -> None:
+    assert photographs.jobs_at_hand() == ()
+    write_record(nowhere / "runs", record())
+    (job,) = photographs.jobs_at_hand()
+    (found,) = load_or_compute([job], runs_dir=nowhere / "runs")
+    assert found.values == record().values
+
+
+def test_photographs_at_hand_are_enough(nowhere) -> None:
+    (nowhere / "people" / "photos").mkdir(parents=True)
+    assert photographs.jobs_at_hand() == (), "one data set of two"
