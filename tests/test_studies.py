@@ -105,7 +105,7 @@ def test_lists_of_names_and_numbers() -> None:
 def test_every_study_plans_for_every_preset(chosen: str) -> None:
     for name, plan in STUDIES.items():
         found = plan(chosen)
-        assert found.configs or found.jobs, name
+        assert found.configs or found.jobs or name == "11_our_best", "it alone waits for a choice on development seeds"
         assert all(config.preset == chosen for config in found.configs)
         assert set(found.votes) <= set(found.configs)
 

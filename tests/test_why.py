@@ -66,7 +66,8 @@ def test_the_best_step_is_chosen_on_development_seeds_alone(kept: Path) -> None:
 
 
 def frozen_steps(kept: Path) -> None:
-    server_step.freeze("scenes", {"seeds": [100], "steps": {"outdoor5": BEST}}, path=kept)
+    choice = {"seeds": [100], "regime": "", "steps": {"outdoor5": BEST}, "delta_m": {}}
+    server_step.freeze("scenes", choice, path=kept)
 
 
 def test_without_a_choice_only_step_1_is_planned(kept: Path) -> None:

@@ -4,6 +4,7 @@ from matfl.core.extras import require
 from matfl.paper.plots.algorithm import arrows, decisions, numbers
 from matfl.paper.plots.benchmark import class_frequencies, gallery, partition, transfer
 from matfl.paper.plots.comparison import clients_per_task, k_sweep, layers_sweep, learning_curves, methods
+from matfl.paper.plots.contest import contest
 from matfl.paper.plots.cost import bytes_to_quality, memory, server_step, throughput
 from matfl.paper.plots.edges import precision_recall
 from matfl.paper.plots.grouping import (
@@ -38,6 +39,7 @@ __all__ = [
     "choice_matrix",
     "class_frequencies",
     "clients_per_task",
+    "contest",
     "cosine_course",
     "cosine_matrix",
     "decisions",

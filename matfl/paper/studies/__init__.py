@@ -16,6 +16,7 @@ from matfl.paper.studies import (
     k_sweep,
     layer_voting,
     methods,
+    our_best,
     photographs,
     server_step,
     update_tsne,
@@ -39,6 +40,7 @@ __all__ = [
     "k_sweep",
     "layer_voting",
     "methods",
+    "our_best",
     "photographs",
     "server_step",
     "update_tsne",
@@ -56,6 +58,7 @@ STUDIES: dict[str, Callable[..., Plan]] = {
     "07_cost_and_scale": cost_and_scale.plan,
     "08_server_step": server_step.plan,
     "09_why": why.plan,
+    "11_our_best": our_best.plan,
     "how_matfl_decides": how_matfl_decides.plan,
 }
 """Notebook -> its plan, which takes those of the notebook's parameters that decide what is computed."""

@@ -18,6 +18,7 @@ from matfl.tasks.task import pairs
 __all__ = [
     "BASELINES",
     "DEVELOPMENT",
+    "OURS",
     "SIZES",
     "VARIANTS",
     "Plan",
@@ -40,6 +41,9 @@ BASELINES = ("single_task", "fedavg", "fedprox", "matfl")
 
 VARIANTS = ("local", "matfl_uniform", "similarity_only", "clustered", "soft_grouping")
 """Table 1's further rows: other ways of mixing, and no mixing at all."""
+
+OURS = ("matfl_layers", "matfl_self", "matfl_task", "matfl_gain")
+"""Methods of this package beyond the paper."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ ORDER = (
     "02_methods",
     "08_server_step",
     "09_why",
+    "11_our_best",
     "05_grouping_frequency",
     "04_k_sweep",
     "03_clients_per_task",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FROZEN",
     "at_own_step",
+    "best",
     "candidates",
     "choose",
     "claims",
@@ -145,15 +146,37 @@ def _climbs(tried: Mapping[float, Sequence[float]]) -> bool:
 
 
 def freeze(preset: str, choice: Mapping[str, Any], *, path: Path | None = None) -> None:
-    """Keep a choice. ValueError where the preset has one: a choice is made once, before report seeds are run."""
+    """Keep a choice beside what the preset has for other methods and task sets.
+
+    ValueError where it says otherwise than what is kept: a choice is made once, before report seeds are run.
+    """
     file = path or FROZEN
-    kept = frozen(file)
-    if preset in kept and kept[preset] != dict(choice):
+    everything = frozen(file)
+    kept = everything.get(preset, {name: choice[name] for name in ("seeds", "regime")} | {"steps": {}, "delta_m": {}})
+    other = [name for name in ("seeds", "regime") if kept[name] != choice[name]]
+    other += [case for case, tried in choice["delta_m"].items() if kept["delta_m"].get(case, tried) != tried]
+    if other:
         raise ValueError(
-            f"{file} holds another choice for preset {preset!r}: it is made once, before report seeds are run; remove "
-            "the entry to choose anew, and compute everything that used it again"
+            f"{file} holds another choice for preset {preset!r} ({', '.join(other)}): it is made once, before report "
+            "seeds are run; remove the entry to choose anew, and compute everything that used it again"
         )
-    replace_file(file, json_bytes(kept | {preset: dict(choice)}, sort_keys=True))
+    sets = {**kept["steps"], **choice["steps"]}
+    steps = {tasks: {**kept["steps"].get(tasks, {}), **choice["steps"].get(tasks, {})} for tasks in sets}
+    everything[preset] = kept | {"steps": steps, "delta_m": kept["delta_m"] | choice["delta_m"]}
+    replace_file(file, json_bytes(everything, sort_keys=True))
+
+
+def best(preset: str, tasks: str, methods: Sequence[str], *, path: Path | None = None) -> tuple[str, float] | None:
+    """Of `methods`, the one of greatest mean delta_m on development seeds at its own step, and that step.
+
+    None where no step was chosen for any of them.
+    """
+    kept = frozen(path).get(preset, {"steps": {}, "delta_m": {}})
+    steps = {name: step for name, step in kept["steps"].get(tasks, {}).items() if name in methods}
+    if not steps:
+        return None
+    name = max(steps, key=lambda name: float(np.mean(kept["delta_m"][f"{tasks} {name}"][f"{steps[name]:g}"])))
+    return name, float(steps[name])
 
 
 def at_own_step(config: RunConfig, *, path: Path | None = None) -> RunConfig:

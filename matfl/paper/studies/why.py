@@ -14,7 +14,17 @@ from matfl.paper import dilution
 from matfl.paper.claims import Above, AtLeast, Below, Claim, Part, Within
 from matfl.paper.stats import estimate, mantel, trend
 from matfl.paper.studies import benchmark, diagnostics, server_step
-from matfl.paper.studies.base import BASELINES, Plan, base_config, five_tasks, regime, report_seeds, setting, sizes
+from matfl.paper.studies.base import (
+    BASELINES,
+    OURS,
+    Plan,
+    base_config,
+    five_tasks,
+    regime,
+    report_seeds,
+    setting,
+    sizes,
+)
 from matfl.paper.studies.grouping_frequency import client_pairs, neighbours
 from matfl.paper.studies.session import merged
 from matfl.paper.studies.store import Arrays, Record
@@ -63,13 +73,17 @@ class PairTest(benchmark.CentralTest):
 
 
 def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
-    """The paper's four methods on five tasks at both steps, MaT-FL with other numbers of clients and images, pairs.
+    """On five tasks: the paper's four methods and the best rival, each at both steps; MaT-FL with other numbers of
+    clients and images; pairs. The rival is the best one on development seeds; none before these were run.
 
     Every run's update lengths and cosines are needed, which records of older versions lack.
     """
     base, size = base_config(preset, settings), sizes(preset)
     tasks, report = five_tasks(base), report_seeds(seeds or size.seeds)
-    main = [setting(base, tasks, method=name, seed=seed) for name in BASELINES for seed in report]
+    chosen = server_step.frozen().get(preset, {}).get("steps", {}).get(tasks, {})
+    rival = server_step.best(preset, tasks, [name for name in chosen if name not in (*BASELINES, *OURS)])
+    names = (*BASELINES, rival[0]) if rival else BASELINES
+    main = [setting(base, tasks, method=name, seed=seed) for name in names for seed in report]
     grown = [
         setting(base, tasks, clients_per_task=count, method="matfl", seed=seed)
         for count in size.clients

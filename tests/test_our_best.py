@@ -1,0 +1,113 @@
+"""Our best method against others, on made-up runs: who is compared is decided on development seeds alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_runs import fake_run
+
+from matfl.config.run_config import RunConfig
+from matfl.paper import plots
+from matfl.paper.studies import our_best, server_step, why
+from matfl.paper.studies.base import BASELINES
+
+TRIED = {
+    "single_task": {"1": [0.0, 0.0], "1.4142": [1.0, 2.0]},
+    "fedavg": {"1": [-3.0, -4.0], "2.2361": [0.5, 0.0]},
+    "matfl": {"1": [0.0, 0.2], "1.4142": [1.0, 1.4]},
+    "pcgrad": {"1": [2.0, 2.2], "2": [-9.0, -9.0]},
+    "matfl_self": {"1": [1.0, 1.0]},
+    "matfl_gain": {"1": [0.0, 0.0], "1.4142": [3.0, 3.2]},
+}
+"""delta_m on two development seeds: of ours `matfl_gain` is best, of the others `pcgrad`."""
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(server_step, "FROZEN", tmp_path / "frozen.json")
+    return tmp_path / "frozen.json"
+
+
+def choice(methods: list[str], tasks: str = "outdoor5") -> dict:
+    steps = {m: float(max(TRIED[m], key=lambda step: np.mean(TRIED[m][step]))) for m in methods}
+    tried = {f"{tasks} {m}": dict(TRIED[m]) for m in methods}
+    return {"seeds": [100, 101], "regime": "here", "steps": {tasks: steps}, "delta_m": tried}
+
+
+def freeze_all() -> None:
+    server_step.freeze("scenes", choice(list(TRIED)))
+
+
+def gain(config: RunConfig) -> float:
+    """delta_m of a report seed: ours is 2 points above single-task FL at step 1, and level with PCGrad."""
+    noise = np.random.default_rng([config.seed, len(config.method)]).normal(0, 0.1)
+    if (config.method, config.server_lr) == ("single_task", 1):
+        return 0.0
+    return {"matfl_gain": 2.0, "pcgrad": 2.0, "single_task": 1.0}.get(config.method, -1.0) + noise
+
+
+def test_nothing_is_compared_before_a_choice() -> None:
+    server_step.freeze("scenes", choice(["single_task", "fedavg"]))
+    assert our_best.plan("scenes").configs == ()
+    assert our_best.choice("scenes").empty
+    assert our_best.compare([]).empty
+    assert our_best.claims([]) == []
+
+
+def test_methods_chosen_later_join_those_kept() -> None:
+    server_step.freeze("scenes", choice(["single_task", "fedavg"]))
+    server_step.freeze("scenes", choice(["matfl_gain"]))
+    server_step.freeze("scenes", choice(["matfl"], tasks="scenes9"))
+    steps = server_step.frozen()["scenes"]["steps"]
+    assert steps == {
+        "outdoor5": {"single_task": 1.4142, "fedavg": 2.2361, "matfl_gain": 1.4142},
+        "scenes9": {"matfl": 1.4142},
+    }
+    changed = choice(["fedavg"])
+    changed["delta_m"]["outdoor5 fedavg"]["1"] = [5.0, 5.0]
+    with pytest.raises(ValueError, match=r"another choice for preset 'scenes' \(outdoor5 fedavg\)"):
+        server_step.freeze("scenes", changed)
+    assert server_step.frozen()["scenes"]["steps"] == steps
+
+
+def test_the_best_on_development_seeds_are_compared() -> None:
+    freeze_all()
+    found = our_best.contest("scenes")
+    assert found is not None
+    assert found.ours == ("matfl_gain", 1.4142)
+    assert list(found.others.values()) == [
+        ("single_task", 1.0),
+        ("single_task", 1.4142),
+        ("fedavg", 2.2361),
+        ("pcgrad", 1.0),
+    ]
+    configs = our_best.plan("scenes", seeds=2).configs
+    assert {(c.method, c.server_lr) for c in configs} == {found.ours, *found.others.values()}
+    assert {c.seed for c in configs} == {0, 1}
+
+
+def test_photographs_take_the_choice_made_on_scenes() -> None:
+    freeze_all()
+    assert our_best.contest("photos") == our_best.contest("scenes")
+    assert {c.tasks for c in our_best.plan("photos").configs} == {"photos8"}
+    assert our_best.contest("quick") is None
+
+
+def test_every_opponent_has_a_row_and_a_claim() -> None:
+    freeze_all()
+    runs = [fake_run(c, gain(c)) for c in our_best.plan("scenes", seeds=5).configs]
+    rows = our_best.compare(runs).set_index(["against", "server_lr"])
+    assert rows.loc[("single_task", 1.0), "difference"] == pytest.approx(2, abs=0.2)
+    assert rows.loc[("fedavg", 2.2361), "difference"] == pytest.approx(3, abs=0.2)
+    assert (rows["p_holm"] >= 0).all()
+    words = [claim.word for claim in our_best.claims(runs)]
+    assert words == ["held", "held", "held", "undecided"]
+    assert len(plots.contest(our_best.compare(runs)).get_yticks()) == 4
+
+
+def test_the_explanation_shows_the_best_rival() -> None:
+    assert {c.method for c in why.plan("scenes").configs} == set(BASELINES)
+    freeze_all()
+    assert {c.method for c in why.plan("scenes").configs} == {*BASELINES, "pcgrad"}
