@@ -11,7 +11,7 @@ import pytest
 from synthetic_runs import fake_run, scores
 
 from matfl.config.run_config import RunConfig, override, smoke
-from matfl.paper.studies import server_step, why
+from matfl.paper.studies import clients_per_task, k_sweep, methods, server_step, why
 from matfl.paper.studies.base import setting
 from matfl.paper.studies.benchmark import CentralTest
 from matfl.paper.studies.store import Record, job_name
@@ -92,6 +92,30 @@ def test_methods_at_their_own_steps(kept: Path) -> None:
     assert words[f"outdoor5: each at its own step, {plain} beats {single}."] == "not held"
     course = server_step.over_rounds(runs)
     assert set(course["round"]) == {1, 60}
+
+
+def test_tables_at_own_steps_are_against_single_task_at_step_1(kept: Path) -> None:
+    frozen_steps(kept)
+    planned = clients_per_task.plan("scenes", seeds=2, clients="2").configs
+    runs, own = server_step.by_step([fake_run(c, gain(c)) for c in planned])
+    assert len(planned) == len({*planned}) == 2 * 4 * 2
+    assert {run.config.server_lr for run in runs} == {1}
+    assert {run.config.method: run.config.server_lr for run in own} == BEST
+    table = clients_per_task.table(own, reference=runs)["delta_m"]
+    assert table[2, "single_task"] == pytest.approx(3, abs=0.3)
+    assert table[2, "fedavg"] == pytest.approx(-1, abs=0.3)
+    assert clients_per_task.table(runs)["delta_m"][2, "single_task"] == 0
+    swept = k_sweep.plan("scenes", tasks="outdoor5", ks="4", seeds=1).configs
+    runs, own = server_step.by_step([fake_run(c, gain(c)) for c in swept])
+    frame = k_sweep.numbers(own, reference=runs).set_index("method")
+    assert frame.loc["matfl", "delta_m"] == pytest.approx(2.5, abs=0.3)
+    table1 = methods.plan("scenes", tasks="outdoor5", methods="matfl", seeds=1).configs
+    assert {(c.method, c.server_lr) for c in table1} == {
+        ("single_task", 1),
+        ("single_task", 1.4142),
+        ("matfl", 1),
+        ("matfl", 1.4142),
+    }
 
 
 # --- why --------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.server_step import with_own_steps
 from matfl.paper.studies.tables import RunLike, delta_table, differences, final, ordered_pairs, summary
 
 if TYPE_CHECKING:
@@ -37,24 +38,23 @@ def plan(
     k: int = 0,
     settings: str = "",
 ) -> Plan:
-    """The paper's four methods on five tasks with each number of clients per task."""
+    """The paper's four methods on five tasks with each number of clients per task, at step 1 and at their own."""
     base, size = base_config(preset, settings), sizes(preset)
     names = chosen_methods(methods, BASELINES)
     names = names if "single_task" in names else ("single_task", *names)
     counts = chosen_numbers(clients, size.clients, name="clients")
-    return Plan(
-        configs=tuple(
-            setting(base, tasks or five_tasks(base), clients_per_task=count, k=k, method=name, seed=seed)
-            for count in counts
-            for name in names
-            for seed in report_seeds(seeds or size.seeds)
-        )
+    configs = tuple(
+        setting(base, tasks or five_tasks(base), clients_per_task=count, k=k, method=name, seed=seed)
+        for count in counts
+        for name in names
+        for seed in report_seeds(seeds or size.seeds)
     )
+    return with_own_steps(Plan(configs=configs))
 
 
-def deltas(runs: Sequence[RunLike]) -> pd.DataFrame:
-    """delta_m of each run against single-task FL of the same seed and number of clients."""
-    return delta_table(final(runs))
+def deltas(runs: Sequence[RunLike], *, reference: Sequence[RunLike] = ()) -> pd.DataFrame:
+    """delta_m of each run against single-task FL of the same seed and number of clients, from `reference` if given."""
+    return delta_table(final(runs), reference=final(reference) if reference else None)
 
 
 def scores(runs: Sequence[RunLike]) -> pd.DataFrame:
@@ -64,12 +64,15 @@ def scores(runs: Sequence[RunLike]) -> pd.DataFrame:
     return frame[frame["pair"] == pair]
 
 
-def table(runs: Sequence[RunLike]) -> pd.DataFrame:
-    """Table 2: mean over seeds of every pair's main metric and of delta_m, a row a (clients per task, method)."""
+def table(runs: Sequence[RunLike], *, reference: Sequence[RunLike] = ()) -> pd.DataFrame:
+    """Table 2: mean over seeds of every pair's main metric and of delta_m, a row a (clients per task, method).
+
+    `reference` is as in `deltas`.
+    """
     frame = final(runs)
     keys = ["clients_per_task", "method"]
     wide = frame.pivot_table(index=keys, columns="pair", values="value", sort=False)
-    by_method = summary(deltas(runs), keys, "delta_m").set_index(keys)
+    by_method = summary(deltas(runs, reference=reference), keys, "delta_m").set_index(keys)
     chosen = frame.groupby(keys, sort=False)["k"].first()
     return wide[ordered_pairs(dict.fromkeys(frame["tasks"]))].assign(
         delta_m=by_method["mean"], delta_m_sd=by_method["sd"], k=chosen

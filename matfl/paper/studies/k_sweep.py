@@ -17,6 +17,7 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.server_step import with_own_steps
 from matfl.paper.studies.tables import RunLike, delta_table, final, summary
 from matfl.server.methods import METHODS
 from matfl.tasks.task import TASKS
@@ -32,7 +33,10 @@ LINES = ("single_task", "fedavg", "fedprox")
 def plan(
     preset: str, *, seeds: int = 0, tasks: str = "", ks: str = "", baselines: str = "", settings: str = ""
 ) -> Plan:
-    """MaT-FL with every K, and the baselines once, for each seed. K above the number of clients is an error."""
+    """MaT-FL with every K, and the baselines once, for each seed, at step 1 and at their own.
+
+    K above the number of clients is an error.
+    """
     base, size = base_config(preset, settings), sizes(preset)
     chosen = tasks or base.tasks
     names = chosen_methods(baselines, LINES)
@@ -45,14 +49,17 @@ def plan(
         configs += [
             setting(base, chosen, method="matfl", k=k, seed=seed) for k in chosen_numbers(ks, default, name="ks")
         ]
-    return Plan(configs=tuple(configs))
+    return with_own_steps(Plan(configs=tuple(configs)))
 
 
-def numbers(runs: Sequence[RunLike], *, pair: str = "") -> pd.DataFrame:
-    """One row a run: method, k, seed, the pair's main metric (default: the first Seg.) and delta_m."""
+def numbers(runs: Sequence[RunLike], *, pair: str = "", reference: Sequence[RunLike] = ()) -> pd.DataFrame:
+    """One row a run: method, k, seed, the pair's main metric (default: the first Seg.) and delta_m.
+
+    delta_m is against single-task FL of the same seed, from `reference` if given.
+    """
     frame = final(runs)
     pair = pair or next((name for name in frame["pair"] if name.endswith("/semseg")), frame["pair"].iloc[0])
-    delta = delta_table(frame)
+    delta = delta_table(frame, reference=final(reference) if reference else None)
     one = frame[frame["pair"] == pair]
     keys = ["tasks", "method", "k", "seed"]
     return one[[*keys, "pair", "value"]].merge(delta[[*keys, "delta_m"]], on=keys)

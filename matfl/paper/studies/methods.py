@@ -21,6 +21,7 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.server_step import with_own_steps
 from matfl.paper.studies.tables import RunLike, delta_table, differences, final, ordered_pairs, scores, summary, tidy
 from matfl.server.methods import METHODS
 
@@ -64,8 +65,9 @@ STAND_IN = {"outdoor5": "pascal5", "scenes9": "paper9"}
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: int = 0, settings: str = "") -> Plan:
     """Every method on every task set, once a seed; single-task FL is always among them, as delta_m's baseline.
 
-    Where the preset says for how many rounds, the paper's four methods also run under the paper's protocol (`PROTOCOL`)
-    on five tasks: `apart` tells them from the others.
+    Methods with a server step of their own run at that one as well. Where the preset says for how many rounds, the
+    paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks: `apart` tells them from the
+    others.
     """
     base, size = base_config(preset, settings), sizes(preset)
     configs = []
@@ -76,6 +78,7 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
         configs += [
             setting(base, chosen, k=k, method=name, seed=seed) for name in names for seed in seeds_of(name, size, seeds)
         ]
+    configs = list(with_own_steps(Plan(configs=tuple(configs))).configs)
     if size.protocol_rounds and not methods and not tasks:
         configs += [
             setting(base, five_tasks(base), k=k, method=name, seed=seed, rounds=size.protocol_rounds, **PROTOCOL)
@@ -94,21 +97,25 @@ def apart(runs: Sequence[R]) -> tuple[list[R], list[R]]:
     return [r for r, own in zip(runs, paper) if not own], [r for r, own in zip(runs, paper) if own]
 
 
-def deltas(runs: Sequence[RunLike], *, kind: str = "global") -> pd.DataFrame:
-    """delta_m of each run at the last round, against single-task FL of the same seed."""
-    return delta_table(final(runs, kind=kind))
+def deltas(runs: Sequence[RunLike], *, kind: str = "global", reference: Sequence[RunLike] = ()) -> pd.DataFrame:
+    """delta_m of each run at the last round, against single-task FL of the same seed, from `reference` if given."""
+    return delta_table(final(runs, kind=kind), reference=final(reference, kind=kind) if reference else None)
 
 
-def table(runs: Sequence[RunLike], *, families: bool = False, kind: str = "global") -> pd.DataFrame:
+def table(
+    runs: Sequence[RunLike], *, families: bool = False, kind: str = "global", reference: Sequence[RunLike] = ()
+) -> pd.DataFrame:
     """Table 1: mean over seeds of every pair's main metric and of delta_m, a row a (task set, method).
 
-    `kind` is as in `scores`. With `families` the rows are grouped by the methods' families (`matfl methods` lists
-    them), in its order.
+    `kind` is as in `scores`, `reference` as in `deltas`. With `families` the rows are grouped by the methods' families
+    (`matfl methods` lists them), in its order.
     """
     frame = final(runs, kind=kind)
     wide = frame.pivot_table(index=["tasks", "method"], columns="pair", values="value", sort=False)
     wide = wide[ordered_pairs(dict.fromkeys(frame["tasks"]))]
-    by_method = summary(deltas(runs, kind=kind), ["tasks", "method"], "delta_m").set_index(["tasks", "method"])
+    by_method = summary(deltas(runs, kind=kind, reference=reference), ["tasks", "method"], "delta_m").set_index(
+        ["tasks", "method"]
+    )
     wide = wide.assign(delta_m=by_method["mean"], delta_m_sd=by_method["sd"], seeds=by_method["n"].astype(int))
     return _by_family(wide) if families else wide
 

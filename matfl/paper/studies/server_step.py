@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -43,6 +43,7 @@ __all__ = [
     "FROZEN",
     "at_own_step",
     "best",
+    "by_step",
     "candidates",
     "choose",
     "claims",
@@ -58,6 +59,8 @@ __all__ = [
 
 FROZEN = Path(__file__).with_name("frozen.json")
 """Preset -> what was chosen on development seeds: the seeds, the steps, the numbers behind them."""
+
+R = TypeVar("R", bound=RunLike)
 
 TOLERANCE = 1.0
 """Points of delta_m below the best step so far at which the climb to larger steps ends."""
@@ -188,6 +191,16 @@ def at_own_step(config: RunConfig, *, path: Path | None = None) -> RunConfig:
 def with_own_steps(plan: Plan) -> Plan:
     """The plan's runs, and those of them whose method has a step of its own once more at that step."""
     return replace(plan, configs=tuple(dict.fromkeys([*plan.configs, *map(at_own_step, plan.configs)])))
+
+
+def by_step(runs: Sequence[R]) -> tuple[list[R], list[R]]:
+    """The runs at step 1, and those of methods that have a step of their own, at that step (which may be 1)."""
+    first = [run for run in runs if run.config.server_lr == 1]
+    return first, [run for run in runs if run.config.server_lr == _own(run.config)]
+
+
+def _own(config: RunConfig) -> float | None:
+    return own_step(config.preset, config.tasks, config.method)
 
 
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", settings: str = "") -> Plan:

@@ -82,25 +82,28 @@ def final(runs: Iterable[RunLike], *, kind: str = "global") -> pd.DataFrame:
     return frame[frame["round"] == last].reset_index(drop=True)
 
 
-def delta_table(frame: pd.DataFrame, *, baseline: str = "single_task") -> pd.DataFrame:
+def delta_table(
+    frame: pd.DataFrame, *, baseline: str = "single_task", reference: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """delta_m (percent) of every run in a `scores` frame against `baseline`: same tasks, clients, seed and round.
 
-    The baseline is taken at the server's step of 1 where the frame has it at several. Columns: `CASE`, round, delta_m.
-    The baseline's own rows are 0. Raises ValueError where a baseline run is missing.
+    The baseline is taken from `reference` (default: the frame itself) at the server's step of 1. Columns: `CASE`,
+    round, delta_m. The baseline's own rows are 0. Raises ValueError where a baseline run is missing.
     """
     import pandas as pd
 
     where = ["tasks", "clients_per_task", "seed", "round"]
-    plain = frame[(frame["method"] == baseline) & (frame["server_lr"] == 1)]
-    reference = {key: dict(zip(group["pair"], group["value"])) for key, group in plain.groupby(where, sort=False)}
+    source = frame if reference is None else reference
+    plain = source[(source["method"] == baseline) & (source["server_lr"] == 1)]
+    levels = {key: dict(zip(group["pair"], group["value"])) for key, group in plain.groupby(where, sort=False)}
     rows = []
     for case, group in frame.groupby([*CASE, "round"], sort=False):
         row = dict(zip((*CASE, "round"), case))
         key = tuple(row[name] for name in where)
-        if key not in reference:
+        if key not in levels:
             named = ", ".join(f"{name}={value}" for name, value in zip(where, key))
             raise ValueError(f"delta_m needs a run of {baseline!r} with {named}: add it to the study's configs")
-        rows.append({**row, "delta_m": delta_m(dict(zip(group["pair"], group["value"])), reference[key])})
+        rows.append({**row, "delta_m": delta_m(dict(zip(group["pair"], group["value"])), levels[key])})
     return pd.DataFrame(rows)
 
 
