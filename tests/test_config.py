@@ -285,9 +285,19 @@ def changed(config, field):
         "server_optimizer": "adam",
         "server_beta1": 0.5,
         "server_beta2": 0.5,
+        "attack": "flip",
+        "codec": "int8",
+        "codec_share": 0.5,
+        "late": 0.5,
     }
     value = others[field] if field in others else getattr(config, field) + 1
-    extra = {"start": "random"} if field == "backbone" else {}
+    needs = {
+        "backbone": {"start": "random"},
+        "attack": {"attackers": 1},
+        "attackers": {"attack": "scale"},
+        "dp_noise": {"dp_clip": 1.0},
+    }
+    extra = needs.get(field, {})
     return replace(config, **{field: value, **extra})
 
 

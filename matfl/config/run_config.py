@@ -56,6 +56,13 @@ RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
         "server_tau": (1e-12, 1e6),
         "norm_bound": (0, 1e12),
         "clip_norm": (0, 1e12),
+        "sketch": (0, 1_048_576),
+        "attackers": (0, 1_000_000),
+        "attack_strength": (0, 1e6),
+        "codec_share": (0, 1),
+        "dp_clip": (0, 1e12),
+        "dp_noise": (0, 1e6),
+        "late": (0, 1),
         "width": (1, 4096),
         "head_channels": (1, 8192),
         "size": (0, 8192),
@@ -68,7 +75,7 @@ RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
     }
 )
 """Lowest and highest value of each number. What is beyond would only fail later: memory, a loss that is not finite."""
-_ABOVE = ("lr", "lr_decay", "participation", "server_lr")
+_ABOVE = ("lr", "lr_decay", "participation", "server_lr", "codec_share")
 """Those that must be above their lowest."""
 
 _VOTERS = {"resnet18": 16, "resnet34": 32, "resnet50": 16}
@@ -123,6 +130,24 @@ class RunConfig:
     """Clients that moved farther than so many times the round's median are left out of it; 0: nobody is."""
     clip_norm: float = 0.0
     """Updates are shortened to so many times the round's median norm; 0: never."""
+    sketch: int = 0
+    """Numbers a voting layer from which similarity is estimated (`matfl.server.sketches`); 0: from whole updates."""
+    attack: Literal["none", "flip", "scale", "noise", "replace", "copy", "votes", "lie"] = "none"
+    """What simulated hostile clients send in the place of their updates (`matfl.server.attacks`)."""
+    attackers: int = 0
+    """Hostile clients, drawn from the seed, of as many different tasks as there are."""
+    attack_strength: float = 1.0
+    """Length of what they send, in lengths of their own update."""
+    codec: str = "none"
+    """How updates are packed on their way to the server: 'none', 'bf16', 'int8' or 'topk' (`matfl.server.codecs`)."""
+    codec_share: float = 0.01
+    """Share of an update's numbers that 'topk' sends."""
+    dp_clip: float = 0.0
+    """Norm to which a client shortens all that it changed before it leaves (`matfl.server.privacy`); 0: it does not."""
+    dp_noise: float = 0.0
+    """Standard deviation of the Gaussian noise that it then adds to every number, in units of `dp_clip`."""
+    late: float = 0.0
+    """Share of a round's clients that train on the model they were sent the last time instead of on today's."""
     start: str = "imagenet"
     """Backbone at round 0: 'imagenet', 'random', 'scenes' (pre-trained on rendered objects) or a .safetensors file."""
     head_start: Literal["shared", "per_type", "per_task", "independent"] = "shared"
@@ -200,6 +225,7 @@ class RunConfig:
                 f"clients_per_task={self.clients_per_task})"
             )
         self._check_backbone()
+        self._check_clients()
         for p in chosen:
             if not (self.size or p.domain.size or p.domain.rendered):
                 raise ValueError(f"size=0: domain {p.domain.name!r} has no network size of its own; set size")
@@ -208,6 +234,22 @@ class RunConfig:
                 "the rendered domains need size, images_train and images_val (presets smoke, quick and "
                 "full set them); 0 is for real data"
             )
+
+    def _check_clients(self) -> None:
+        """What hostile, private and packing clients need of each other."""
+        n = self.num_clients
+        if (self.attack == "none") != (self.attackers == 0):
+            raise ValueError(
+                f"attack={self.attack!r} with attackers={self.attackers}: set both, or neither for honest clients"
+            )
+        if self.attackers >= n:
+            raise ValueError(f"attackers={self.attackers}: choose 0..{n - 1}, so that one of the {n} clients is honest")
+        if self.dp_noise and not self.dp_clip:
+            raise ValueError(
+                f"dp_noise={self.dp_noise:g} with dp_clip=0: noise hides nothing that has no bound; set dp_clip too"
+            )
+        if not re.fullmatch(r"[A-Za-z0-9]\w{0,63}", self.codec):
+            raise ValueError(f"codec={self.codec!r}: choose 'none', 'bf16', 'int8', 'topk' or a plug-in's")
 
     def _check_backbone(self) -> None:
         """What the config alone can tell; the rest is `matfl.models.backbone.check_backbone`'s, when a run begins."""

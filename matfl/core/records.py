@@ -53,6 +53,8 @@ class RoundRow(TypedDict, total=False):
 
     clipped: dict[str, float]
     """Client number -> factor that its update was shortened by."""
+    attackers: list[int]
+    """Asked clients that were simulated to be hostile."""
     duplicates: list[int]
     """Flower: clients that replied again."""
     wire: dict[str, int | str]

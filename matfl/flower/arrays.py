@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from io import BytesIO
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
 from torch import Tensor
@@ -19,6 +22,9 @@ Precision = Literal["fp32", "fp16"]
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16}
 """Of parameters on the wire; Flower's arrays have no bfloat16."""
+
+_HEADER = 1 << 14
+"""Bytes in which numpy's header of an array ends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,15 +85,45 @@ def to_arrays(tensors: State) -> ArrayRecord:
     return record
 
 
-def from_arrays(record: ArrayRecord, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """What `to_arrays` was given, on `device`. Raises ValueError naming an array that cannot be read."""
+def from_arrays(
+    record: ArrayRecord, device: torch.device | str = "cpu", *, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> dict[str, Tensor]:
+    """What `to_arrays` was given, on `device`. Raises ValueError naming an array that cannot be read.
+
+    Where `shapes` are given, an array of another name or shape is not read: its place is taken by a tensor on the
+    device 'meta' of the shape that it claims, for whoever checks names and shapes to refuse.
+    """
     tensors = {}
     for name, array in record.items():
+        shape, _ = _announced(name, array)
+        if shapes is not None and tuple(shapes.get(name, (-1,))) != shape:
+            tensors[name] = torch.empty(shape, device="meta")
+            continue
         try:
             tensors[name] = torch.from_numpy(array.numpy().copy()).to(device)
         except (ValueError, TypeError, EOFError, OSError) as error:
             raise ValueError(f"array {name!r} cannot be read ({type(error).__name__})") from None
     return tensors
+
+
+def _announced(name: str, array: Array) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type by the header of an array's bytes, which is all of them that is read.
+
+    Raises ValueError where there is none, or where the bytes are not as many as it says.
+    """
+    head = BytesIO(array.data[:_HEADER])
+    try:
+        version = np.lib.format.read_magic(head)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = read(head)
+    except (ValueError, KeyError, EOFError, OSError) as error:
+        raise ValueError(f"array {name!r} cannot be read ({type(error).__name__})") from None
+    if dtype.hasobject or len(array.data) - head.tell() != dtype.itemsize * math.prod(shape):
+        raise ValueError(
+            f"array {name!r} holds {len(array.data) - head.tell()} bytes, not those of {dtype} of shape {shape}: it "
+            "cannot be read"
+        )
+    return tuple(int(side) for side in shape), dtype
 
 
 def size(record: ArrayRecord) -> int:
@@ -103,14 +139,15 @@ def _part(state: State, part: str) -> dict[str, Tensor]:
 def _take(record: ArrayRecord, name: str, length: int, dtype: torch.dtype) -> Tensor:
     if name not in record:
         raise ValueError(f"array {name!r} is missing")
-    try:
-        array = record.pop(name).numpy()
-    except (ValueError, TypeError, EOFError, OSError) as error:
-        raise ValueError(f"array {name!r} cannot be read ({type(error).__name__})") from None
+    array = record.pop(name)
+    shape, found = _announced(name, array)
     expected = str(dtype).removeprefix("torch.")
-    if array.shape != (length,) or array.dtype != expected:
+    if shape != (length,) or found != expected:
         raise ValueError(
-            f"array {name!r} is {array.dtype} of shape {array.shape}, but this network's is {expected} of "
+            f"array {name!r} is {found} of shape {shape}, but this network's is {expected} of "
             f"shape ({length},): another network was trained"
         )
-    return torch.from_numpy(array)
+    try:
+        return torch.from_numpy(array.numpy())
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise ValueError(f"array {name!r} cannot be read ({type(error).__name__})") from None

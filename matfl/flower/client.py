@@ -144,7 +144,7 @@ def train(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records
     client = share(config, node)
     place = memory.Place.of(node.cache_dir, cast(str, ask["run"]), node.client)
     extra = content.get("message")
-    reply, kept = client_round(
+    reply, kept, packed = client_round(
         model,
         start,
         client,
@@ -159,7 +159,9 @@ def train(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records
         place.save(cast(int, ask["round"]), kept, keep=cast(int, ask["memory"]))
     updates = cast(Any, ask["updates"])
     records: Records = {
-        "model": wire.encode(reply.state, updates, start=None if updates == "fp32" else start),
+        "model": to_arrays(packed)
+        if packed is not None
+        else wire.encode(reply.state, updates, start=None if updates == "fp32" else start),
         "result": MetricRecord(
             {
                 "loss": reply.loss,

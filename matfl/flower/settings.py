@@ -56,6 +56,8 @@ class Settings:
         for name in ("updates", "models"):
             if getattr(self, name) not in DTYPES:
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose from {', '.join(DTYPES)}")
+        if self.updates != "fp32" and self.config.codec != "none":
+            raise ValueError(f"updates={self.updates!r} with codec={self.config.codec!r}: choose one of the two")
         for name in ("round_timeout", "discovery_timeout", "poll_interval"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{_key(name)}={getattr(self, name)}: give a positive number of seconds")

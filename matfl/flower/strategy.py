@@ -21,6 +21,7 @@ from matfl.flower.nodes import Nodes
 from matfl.models.network import build_head
 from matfl.runs import store
 from matfl.runs.engine import add_diagnostics
+from matfl.server.codecs import codec_of, expected, unpack
 from matfl.server.layout import Layout
 from matfl.server.server import Owner, Reply, Server, ServerState
 
@@ -155,12 +156,19 @@ class ManyTask(Strategy):
         message: dict[str, Tensor] = {}
         if isinstance(extra, ArrayRecord):
             wire["up"] += size(extra)
-            message = from_arrays(extra, self.server.device)
+            shapes = self.server.method.reply_shapes(self.server.round(self.state), client)
+            message = from_arrays(extra, self.server.device, shapes=shapes)
         pair, precision = self.server.client_pairs[client], self.nodes.settings.updates
         start = self.server.dispatch(self.state, client)
-        state = self.wires[pair].decode(
-            model, precision, start=None if precision == "fp32" else start, device=self.server.device
-        )
+        packed: int | None = None
+        if codec := codec_of(self.server.config):
+            forms = {name: shape for name, (shape, _) in expected(start, codec).items()}
+            arrived = from_arrays(model, self.server.device, shapes=forms)
+            state, packed = unpack(arrived, start, codec), sum(tensor.nbytes for tensor in arrived.values())
+        else:
+            state = self.wires[pair].decode(
+                model, precision, start=None if precision == "fp32" else start, device=self.server.device
+            )
         if result.get("memory"):
             self._remember.append(client)
         rows = []
@@ -175,6 +183,7 @@ class ManyTask(Strategy):
             seconds=seconds,
             steps=_whole("steps", steps),
             message=message,
+            bytes=packed,
         )
         return reply, rows
 

@@ -6,7 +6,7 @@ mixing.py        the one step that applies any of them
 optimizers.py    the server's step: FedAvgM, FedAdam, FedYogi, for any method
 models.py        the server's models
 server.py        a run's fixed part: who trains, what is sent; collection.py: a round's replies; state.py: what passes
-screening.py     which replies can be mixed
+screening.py     which replies can be mixed; attacks.py: simulated hostile clients, to try methods against
 updates.py       the replies as rows of one matrix; layout.py: the order of its columns
 spool.py         replies that go to files; files.py: the same matrix from files; kernels.py: its products
 """

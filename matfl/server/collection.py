@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from matfl.core.records import ClientRow, RoundRow
+from matfl.server.attacks import ATTACKS, attack, attackers
 from matfl.server.grouping import cosine, similarity, whole_updates
 from matfl.server.methods import Dispatch, Mixing, Result, Round
 from matfl.server.mixing import mix
@@ -43,9 +44,15 @@ class Collection:
         self.results: dict[int, Result] = {}
         """Of the clients whose replies were taken."""
         self.excluded: dict[int, str] = {}
+        self._packed: dict[int, int] = {}
         clients = len(self.dispatch.participants)
         self._rows: Rows | FileRows = Rows(server.layout, clients)
         if spool and spool.needed(server.layout, clients):
+            if server.config.attack in ATTACKS:
+                raise ValueError(
+                    f"attack={server.config.attack!r}: simulated attacks need the round's updates in memory, and "
+                    f"{clients} clients' do not fit: set memory=0"
+                )
             self._rows = FileRows(server.layout, spool, server.device)
 
     def add(self, reply: Reply) -> str | None:
@@ -67,6 +74,8 @@ class Collection:
             self.excluded[client] = why
             return why
         self.results[client] = Result(**{item.name: getattr(reply, item.name) for item in fields(Result)})
+        if reply.bytes is not None:
+            self._packed[client] = reply.bytes
         parts: dict[str, dict[str, Tensor]] = {"backbone": {}, "head": {}}
         for name, tensor in reply.state.items():
             part, _, rest = name.partition(".")
@@ -84,6 +93,7 @@ class Collection:
         server, before = self.server, self.dispatch
         updates = self._rows.updates()
         updates = updates.select(sorted(range(len(updates)), key=updates.clients.__getitem__))
+        updates = self._attacked(updates)
         expected = [client for client in before.participants if client not in self.excluded]
         updates, dropped = screen(updates, expected=expected)
         distances = self._moved(updates)
@@ -103,8 +113,24 @@ class Collection:
         row = self._row(updates.clients, self.excluded | dropped)
         if clipped:
             row["clipped"] = clipped
+        if hostile := sorted(set(attackers(server.config)) & set(before.participants)):
+            row["attackers"] = hostile
         self._rows.close()
         return after, RoundRecord(row=row, diagnostics=diagnostics)
+
+    def _attacked(self, updates: Updates) -> Updates:
+        """With what simulated hostile clients send."""
+        config = self.server.config
+        if config.attack not in ATTACKS:
+            return updates
+        return attack(
+            updates,
+            attackers(config),
+            config.attack,
+            strength=config.attack_strength,
+            seed=config.seed,
+            round=self.dispatch.number,
+        )
 
     def _without(self, updates: Updates, dropped: Mapping[int, str]) -> Updates:
         return updates.select([row for row, client in enumerate(updates.clients) if client not in dropped])
@@ -164,6 +190,7 @@ class Collection:
         server, seen = self.server, [self.results[client] for client in sorted(self.results)]
         losses = [result.loss for result in seen if result.client in kept]
         sent = {result.client: server.bytes_per_client(self.state, result.client) for result in seen}
+        sent |= {client: size for client, size in self._packed.items() if sent[client]}
         asked = self.dispatch.participants
         return RoundRow(
             round=self.dispatch.number,

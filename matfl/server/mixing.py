@@ -7,7 +7,7 @@ A method decides the matrices (`Mixing`); groups of parameters may have weights 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,6 +36,9 @@ class Mixing:
     """Row c: how much of each model owner c starts from before updates are added; None is the identity."""
     groups: Mapping[Names, Tensor] = field(default_factory=dict)
     """Weights (N, N) of their own for some of the backbone's tensors, by those tensors' names (`Layout.stages`)."""
+    columns: Callable[[Tensor], Tensor] | None = None
+    """What each client takes of some columns (N, K) of the updates, in the place of weights_NN @ columns: for averages
+    without fixed weights (a median). Batch-norm statistics pass through it as values. Not together with `groups`."""
     heads: Mapping[Names, Tensor] = field(default_factory=dict)
     """Weights (N, N) of head updates by the names of the head's tensors, which must have one shape wherever a weight is
     not 0; those not named, and all by default, are averaged within the task."""
@@ -83,6 +86,10 @@ def mix(
     backbone_owners = updates.clients if scope == "client" else tuple(tasks)
     head_owners = updates.clients if scope == "client" or heads == "local" else tuple(tasks)
     share_CN = owner_shares(models.owners, backbone_owners).to(weights_NN)
+    if mixing.columns:
+        if mixing.groups:
+            raise ValueError("columns and groups: a method may give either, not both")
+        weights_NN, updates = torch.eye(n).to(weights_NN), updates.through(mixing.columns)
     replied_C = share_CN.any(1)
     change_CC = _change(mixing.models_CC, replied_C)
     own_CC = torch.eye(len(replied_C)).to(weights_NN)

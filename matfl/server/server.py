@@ -25,6 +25,7 @@ from matfl.core.streams import derive
 from matfl.data import Client
 from matfl.models.backbone import find_backbone, voting_layers
 from matfl.models.network import build, start_head
+from matfl.server.codecs import codec_of
 from matfl.server.collection import Collection
 from matfl.server.layout import Layout
 from matfl.server.methods import Dispatch, method_of
@@ -43,10 +44,14 @@ class Server:
     """The fixed part of a run: its method, the layout of its backbone, and which client has which task."""
 
     def __init__(self, config: RunConfig, client_pairs: Sequence[Pair], *, device: torch.device | str = "cpu") -> None:
-        """`client_pairs` names each client's task, by client number. Raises ValueError for an unknown method."""
+        """`client_pairs` names each client's task, by client number.
+
+        Raises ValueError for an unknown method or codec.
+        """
         self.config, self.device = config, torch.device(device)
         self.client_pairs = tuple(client_pairs)
         self.method = method_of(config)
+        codec_of(config)
         backbone = build(config, self.client_pairs[0]).backbone
         rule = find_backbone(config).voters
         self.layout = Layout.of(backbone, voting=voting_layers(backbone, config.voting_layers, rule=rule))

@@ -23,6 +23,8 @@ class Reply(Result):
 
     state: Mapping[str, Tensor]
     """Its trained model: 'backbone.*' and 'head.*'; copied by `Collection.add`."""
+    bytes: int | None = None
+    """What travelled of it, where a codec packed it; None: the model as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)

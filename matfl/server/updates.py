@@ -6,7 +6,7 @@ nothing needs all updates in memory at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,6 +50,9 @@ class Updates:
     """Clients whose files could not be read, and why; they have no row."""
     zero: tuple[int, ...] = ()
     """Clients whose update is zero everywhere, once `matfl.server.screening.screen` has looked."""
+
+    taken: Callable[[Tensor], Tensor] | None = None
+    """What becomes of columns (N, K) as they are read (`through`)."""
 
     def __post_init__(self) -> None:
         n = len(self.clients)
@@ -138,11 +141,19 @@ class Updates:
         from files are each valid until the next.
         """
         stop = self.layout.P if stop is None else stop
+        for first, block_NK in self._columns(start, stop):
+            yield first, self.taken(block_NK) if self.taken and len(self) else block_NK
+
+    def _columns(self, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
         if isinstance(self.updates_NP, FileMatrix):
             yield from self.updates_NP.columns(start, stop)
             return
         for first in range(start, stop, WINDOW):
             yield first, self.updates_NP[:, first : min(first + WINDOW, stop)]
+
+    def through(self, take: Callable[[Tensor], Tensor]) -> Updates:
+        """The replies with `take(columns)` in the place of the columns (N, K) that are read, and of the buffers."""
+        return replace(self, taken=take, buffers_NB=take(self.buffers_NB) if len(self) else self.buffers_NB)
 
     def scaled(self, factors: Sequence[float]) -> Updates:
         """The replies with each update times its factor; those in memory are changed in place."""
@@ -153,6 +164,10 @@ class Updates:
             if factor != 1:
                 row_P.mul_(factor)
         return self
+
+    def holding(self, updates_NP: Tensor) -> Updates:
+        """The same replies with other updates, in memory."""
+        return replace(self, updates_NP=updates_NP)
 
     def select(self, rows: Sequence[int]) -> Updates:
         """The replies in some of the rows, in that order; a copy of their updates when they are in memory."""

@@ -15,6 +15,7 @@ scaffold.py         SCAFFOLD
 attention.py        FedAMP in its two forms
 fomo.py             FedFomo
 personal.py         Ditto, FedPer, FedRep
+robust.py           median, trimmed mean, Krum: against hostile clients
 """
 
 from importlib import import_module
@@ -39,6 +40,7 @@ _IN_ORDER_OF_TABLES = (
     "attention",
     "fomo",
     "personal",
+    "robust",
 )
 with METHODS.filling():
     for _module in _IN_ORDER_OF_TABLES:
