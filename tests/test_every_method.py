@@ -25,7 +25,7 @@ def test_all_that_keep_something_are_known():
         assert (name in STATEFUL) == bool(keeps or method.start(before)), name
 
 
-PLAIN = ("fedprox", "fedamp", "heurfedamp", "fedrep", "matfl_gain")
+PLAIN = ("fedprox", "fedamp", "heurfedamp", "fedrep", "matfl_gain", "matfl_sketches")
 """Methods whose clients do more than train, but keep nothing."""
 
 

@@ -26,7 +26,7 @@ def claiming(shape, dtype="<f4", data=b""):
 
 def wire():
     server, state = server_of(tiny())
-    head = {name: t for name, t in state.models.heads["outdoor/semseg"].items()}
+    head = state.models.heads["outdoor/semseg"]
     parts = {
         "backbone": server.layout,
         "head": Layout.of(head, parameters=[n for n in head if "running" not in n and head[n].is_floating_point()]),

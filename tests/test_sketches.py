@@ -5,9 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from rounds import make_round
+from test_hostile import honest, server_of
+from tiny import tiny
 
-from matfl.server.grouping import cosine, friends, gram, votes
-from matfl.server.sketches import Sketcher, sketch, sketch_gram
+from matfl.server.grouping import cosine, friends, gram, similarity, similarity_weights, votes
+from matfl.server.methods import METHODS
+from matfl.server.methods.sketched import cosines, private_sketch
+from matfl.server.server import Reply
+from matfl.server.sketches import ClientSketch, Sketcher, gathered, sketch, sketch_gram
 from matfl.server.updates import Layout, Updates
 
 LAYERS = ("first.weight", "second.weight")
@@ -91,3 +97,90 @@ def test_clients_sketches_come_in_any_order_and_must_agree():
         Sketcher(length=0)
     with pytest.raises(ValueError, match="'nowhere' is not a parameter"):
         sketch(updates_of(torch.zeros(2, 4), (2, 2)), ["nowhere"], Sketcher(length=4))
+
+
+def test_a_client_whose_sketch_was_made_otherwise_is_named():
+    server = Sketcher(length=8, seed=1)
+    good = ClientSketch(values_Ld=torch.ones(2, 8), layers=LAYERS, sketcher=server)
+    assert gathered({3: good, 1: good}, LAYERS, server).shape == (2, 2, 8)
+    for wrong, message in (
+        (Sketcher(length=8, seed=2), "client 4: its sketch has seed 2, the server's 1: .* give the client the server"),
+        (Sketcher(length=9, seed=1), "client 4: its sketch has length 9, the server's 8"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gathered(
+                {3: good, 4: ClientSketch(values_Ld=torch.ones(2, 8), layers=LAYERS, sketcher=wrong)}, LAYERS, server
+            )
+    with pytest.raises(ValueError, match=r"client 0: its sketch has layers .* the server's"):
+        gathered({0: ClientSketch(values_Ld=torch.ones(2, 8), layers=LAYERS[::-1], sketcher=server)}, LAYERS, server)
+    with pytest.raises(ValueError, match=r"client 0: its sketch has shape \(1, 8\), the server's \(2, 8\)"):
+        gathered({0: ClientSketch(values_Ld=torch.ones(1, 8), layers=LAYERS, sketcher=server)}, LAYERS, server)
+
+
+def test_grouping_from_sketches_is_a_setting_of_the_run():
+    round = make_round("aabbcc", sketch=8, seed=5)
+    layers = round.updates.layout.voting
+    estimated = cosine(sketch_gram(sketch(round.updates, layers, Sketcher(length=8, seed=0))))
+    torch.testing.assert_close(round.similarity(), estimated)
+    mixing = METHODS["matfl"].mix(round)
+    chosen = friends(votes(estimated, 3), 3, similarity=estimated)
+    torch.testing.assert_close(mixing.weights_NN, similarity_weights(estimated, chosen))
+    exact = make_round("aabbcc")
+    torch.testing.assert_close(exact.similarity(), similarity(exact.updates, layers))
+    assert [name for name, method in METHODS.items() if method.sketched] == [
+        "matfl",
+        "matfl_uniform",
+        "similarity_only",
+        "matfl_self",
+    ]
+
+
+def test_sketches_that_cannot_serve_are_refused():
+    with pytest.raises(ValueError, match=r"sketch=8: method 'fedavg' needs more .* set sketch=0, or choose matfl"):
+        server_of(tiny(method="fedavg", sketch=8))
+    with pytest.raises(ValueError, match=r"sketch=1000000: the smallest voting layer has only [0-9]+ numbers"):
+        server_of(tiny(sketch=10**6))
+    with pytest.raises(ValueError, match=r"length=0: choose at least 1"):
+        tiny(method="matfl_sketches", **{"matfl_sketches.length": 0})
+    with pytest.raises(ValueError, match=r"noise=-1.0: choose 0"):
+        tiny(method="matfl_sketches", **{"matfl_sketches.noise": -1.0})
+
+
+def test_matfl_by_sketches_is_algorithm_1_on_their_cosines():
+    draw = torch.Generator().manual_seed(0)
+    made = [private_sketch(torch.randn(3, 16, generator=draw), noise=0.0, generator=draw) for _ in range(6)]
+    assert all(float(one.norm()) == pytest.approx(1.0) for one in made)
+    round = make_round("aabbcc", method="matfl_sketches", messages=[{"sketch": one} for one in made])
+    expected = cosine(sketch_gram(torch.stack(made, 1)))
+    torch.testing.assert_close(cosines(torch.stack(made, 1)), expected)
+    chosen = friends(votes(expected, 3), 3, similarity=expected)
+    torch.testing.assert_close(METHODS["matfl_sketches"].mix(round).weights_NN, similarity_weights(expected, chosen))
+
+
+def test_noisy_sketches_give_unbiased_cosines():
+    draw = torch.Generator().manual_seed(1)
+    base = torch.randn(2, 3, 32, generator=draw, dtype=torch.float64)
+    base[1] = base[0] + 0.8 * base[1]
+    exact = cosine(
+        torch.stack([private_sketch(one, noise=0.0, generator=draw) for one in base], 1)
+        @ torch.stack([private_sketch(one, noise=0.0, generator=draw) for one in base], 1).transpose(1, 2)
+    )[:, 0, 1]
+    noisy = torch.stack(
+        [
+            cosines(torch.stack([private_sketch(one, noise=0.05, generator=draw) for one in base], 1))[:, 0, 1]
+            for _ in range(2000)
+        ]
+    )
+    assert (noisy.mean(0) - exact).abs().max() < 4 * noisy.std(0).max() / 2000**0.5 + 0.01
+    assert torch.equal(private_sketch(torch.zeros(2, 4), noise=0.0, generator=draw), torch.zeros(2, 4))
+
+
+def test_a_reply_whose_sketch_has_another_shape_is_left_out():
+    server, state = server_of(tiny(method="matfl_sketches", **{"matfl_sketches.length": 16}))
+    collection = server.begin(state)
+    layers = len(server.layout.voting)
+    for client in range(4):
+        shape = (layers, 17 if client == 1 else 16)
+        collection.add(Reply(**honest(server, state, client), message={"sketch": torch.ones(shape)}))
+    _, record = collection.finish()
+    assert record.row["excluded"] == {"1": f"message 'sketch' has shape ({layers}, 17), not ({layers}, 16)"}

@@ -8,5 +8,6 @@ models.py        the server's models
 server.py        a run's fixed part: who trains, what is sent; collection.py: a round's replies; state.py: what passes
 screening.py     which replies can be mixed; attacks.py: simulated hostile clients, to try methods against
 updates.py       the replies as rows of one matrix; layout.py: the order of its columns
+sketches.py      updates as short sketches; codecs.py: as fewer bytes; privacy.py: with noise, and what that is worth
 spool.py         replies that go to files; files.py: the same matrix from files; kernels.py: its products
 """

@@ -55,6 +55,12 @@ class Server:
         backbone = build(config, self.client_pairs[0]).backbone
         rule = find_backbone(config).voters
         self.layout = Layout.of(backbone, voting=voting_layers(backbone, config.voting_layers, rule=rule))
+        small = min((math.prod(self.layout.parameters[name].shape) for name in self.layout.voting), default=0)
+        if config.sketch > small:
+            raise ValueError(
+                f"sketch={config.sketch}: the smallest voting layer has only {small} numbers; choose at most so many, "
+                "or 0 to compare updates themselves"
+            )
         self._counters = {
             name: tensor for name, tensor in backbone.state_dict().items() if name in self.layout.integers
         }

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 from matfl.core.streams import derive
 from matfl.server.updates import Updates
 
-__all__ = ["Sketcher", "sketch", "sketch_gram"]
+__all__ = ["ClientSketch", "Sketcher", "gathered", "sketch", "sketch_gram"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,21 +42,55 @@ class Sketcher:
 
     def of(self, rows_NK: Tensor, layer: str, *, first: int = 0) -> Tensor:
         """Sketches (N, d), float32 or better, of the columns `first` to `first + K` of a layer; parts add up."""
-        bucket_K, sign_K = self._hashes(layer, first, rows_NK.shape[1], rows_NK.device)
+        bucket_K, sign_K = _hashes(self.seed, layer, self.length, first, rows_NK.shape[1])
         wide = rows_NK.to(torch.promote_types(rows_NK.dtype, torch.float32))
         out_Nd = torch.zeros((len(wide), self.length), dtype=wide.dtype, device=wide.device)
-        return out_Nd.index_add_(1, bucket_K, wide * sign_K.to(wide))
-
-    def _hashes(self, layer: str, first: int, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Bucket and sign of `count` elements from `first` on: the same whatever the parts they come in."""
-        mixed = _mix(np.arange(first, first + count, dtype=np.uint64) + np.uint64(derive(self.seed, "sketch", layer)))
-        bucket_K = (mixed >> np.uint64(1)) % np.uint64(self.length)
-        sign_K = 1 - 2 * (mixed & np.uint64(1)).astype(np.int64)
-        return torch.from_numpy(bucket_K.astype(np.int64)).to(device), torch.from_numpy(sign_K).to(device)
+        return out_Nd.index_add_(1, bucket_K.to(wide.device), wide * sign_K.to(wide))
 
     def deviation(self, cosine: float) -> float:
         """Standard deviation of an estimated inner product of two unit vectors without dominant elements."""
         return math.sqrt((1 + cosine**2) / self.length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSketch:
+    """What a client sends in the place of its update, and how it was made."""
+
+    values_Ld: Tensor
+    """One row a voting layer."""
+    layers: tuple[str, ...]
+    sketcher: Sketcher
+
+
+def gathered(sketches: Mapping[int, ClientSketch], layers: Sequence[str], sketcher: Sketcher) -> Tensor:
+    """Clients' sketches (L, N, d) by ascending client.
+
+    Raises ValueError naming the client whose sketch has another seed, length or layers: its numbers would look like
+    any others, and mean nothing beside them.
+    """
+    for client, its in sorted(sketches.items()):
+        shape = (len(layers), sketcher.length)
+        for what, found, wanted in (
+            ("seed", its.sketcher.seed, sketcher.seed),
+            ("length", its.sketcher.length, sketcher.length),
+            ("layers", its.layers, tuple(layers)),
+            ("shape", tuple(its.values_Ld.shape), shape),
+        ):
+            if found != wanted:
+                raise ValueError(
+                    f"client {client}: its sketch has {what} {found}, the server's {wanted}: sketches compare only "
+                    "where all make them alike; give the client the server's config"
+                )
+    return torch.stack([sketches[client].values_Ld for client in sorted(sketches)], 1)
+
+
+@lru_cache(maxsize=64)
+def _hashes(seed: int, layer: str, length: int, first: int, count: int) -> tuple[Tensor, Tensor]:
+    """Bucket and sign of `count` elements from `first` on: the same whatever the parts they come in."""
+    mixed = _mix(np.arange(first, first + count, dtype=np.uint64) + np.uint64(derive(seed, "sketch", layer)))
+    bucket_K = (mixed >> np.uint64(1)) % np.uint64(length)
+    sign_K = 1 - 2 * (mixed & np.uint64(1)).astype(np.int8)
+    return torch.from_numpy(bucket_K.astype(np.int32)), torch.from_numpy(sign_K)
 
 
 def _mix(keys: np.ndarray) -> np.ndarray:

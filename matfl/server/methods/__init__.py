@@ -4,6 +4,7 @@ base.py             what a method is, what it sees of a round, the registry
 baselines.py        no sharing, plain averaging, FedProx (paper, section 3.2)
 paper.py            MaT-FL and its two steps alone (section 3.4)
 variants.py         beyond the paper: MaT-FL by stages, own weight, tasks or measured gain
+sketched.py         MaT-FL by sketches that clients make, and may noise, themselves
 authors.py          the two groupings that the authors published as code
 grouped_updates.py  clusters and soft groups of updates
 affinity.py         TAG and MAS: groups of tasks by look-ahead
@@ -29,6 +30,7 @@ _IN_ORDER_OF_TABLES = (
     "baselines",
     "paper",
     "variants",
+    "sketched",
     "authors",
     "grouped_updates",
     "affinity",

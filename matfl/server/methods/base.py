@@ -5,7 +5,7 @@ takes:
 
     @method(title="Nearest", description="self and the most similar client")
     def nearest(round):
-        s_NN = similarity(round.updates, round.updates.layout.voting).mean(0)
+        s_NN = round.similarity().mean(0)
         return normalise(s_NN.where(s_NN >= s_NN.topk(2).values[:, 1:], 0))
 
 One with parameters, server state or a part on the client is a subclass of `Method`, registered under its name:
@@ -36,10 +36,11 @@ from torch import Tensor
 from matfl.config.parameters import METHODS
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import stream
-from matfl.server.grouping import normalise
+from matfl.server.grouping import cosine, normalise, similarity
 from matfl.server.kernels import add_mixed, product_dtype
 from matfl.server.mixing import Mixing
 from matfl.server.models import Models
+from matfl.server.sketches import Sketcher, sketch, sketch_gram
 from matfl.server.updates import Updates
 
 if TYPE_CHECKING:
@@ -105,6 +106,14 @@ class Round(Dispatch):
         """Clients whose replies can be mixed; 0 where none came."""
         return len(self.updates)
 
+    def similarity(self) -> Tensor:
+        """(L, N, N): cosines of the voting layers' updates (equation 5), or estimates of them with `config.sketch`."""
+        updates, layers = self.updates, self.updates.layout.voting
+        if not self.config.sketch:
+            return similarity(updates, layers)
+        sketcher = Sketcher(length=self.config.sketch, seed=self.config.seed)
+        return cosine(sketch_gram(sketch(updates, layers, sketcher))).to(product_dtype(updates.dtype))
+
     def rows(self, weights_NN: Tensor) -> Tensor:
         """Rows of weights scaled to sum to 1 (`normalise`), on the updates' device, in their products' precision."""
         updates = self.updates
@@ -150,6 +159,9 @@ class Method:
     personal: ClassVar[bool] = False
     """Whether clients use models of their own, those that `model` gives, rather than those that the server dispatches;
     scores of kind 'global' are then of these, one a client."""
+
+    sketched: ClassVar[bool] = False
+    """Whether it looks at nothing of updates but `round.similarity()`, so that sketches (`config.sketch`) suffice."""
 
     def mix(self, round: Round) -> Mixing:
         """The round's weights. Called with any number of clients, also none."""
@@ -202,6 +214,7 @@ def method(
     source: str = "",
     family: str = "own",
     scope: Literal["task", "client"] = "task",
+    sketched: bool = False,
 ) -> Callable[[Callable[[Round], Tensor | Mixing]], Method]:
     """Register a function from `Round` to weights_NN, or to a `Mixing`, as the method of its name."""
 
@@ -210,7 +223,14 @@ def method(
             decided = function(round)
             return decided if isinstance(decided, Mixing) else Mixing(weights_NN=decided)
 
-        about = {"title": title, "description": description, "source": source, "family": family, "scope": scope}
+        about = {
+            "title": title,
+            "description": description,
+            "source": source,
+            "family": family,
+            "scope": scope,
+            "sketched": sketched,
+        }
         origin = {"__module__": function.__module__, "__qualname__": function.__qualname__, "__doc__": function.__doc__}
         kind = type(function.__name__, (Method,), {**origin, **about, "name": function.__name__, "mix": mix})
         return register(kind())
@@ -223,4 +243,10 @@ def method_of(config: RunConfig) -> Method:
     found = METHODS.find(config.method)
     chosen: Method = config.params(found)
     chosen.check(config)
+    if config.sketch and not chosen.sketched:
+        able = ", ".join(name for name, other in METHODS.items() if other.sketched)
+        raise ValueError(
+            f"sketch={config.sketch}: method {chosen.name!r} needs more of updates than their similarities: set "
+            f"sketch=0, or choose {able}"
+        )
     return chosen

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from matfl.server.grouping import friends, similarity, similarity_weights, votes
+from matfl.server.grouping import friends, similarity_weights, votes
 from matfl.server.methods.base import Round, method
 from matfl.server.mixing import Mixing
 
@@ -19,7 +19,7 @@ _PAPER = "Many-Task Federated Learning"
 
 def grouped(round: Round) -> dict[str, Tensor]:
     """Step 1, dynamic grouping: similarity (L, N, N), votes (L, N, N) and friends (N, N) of the round's clients."""
-    similarity_LNN = similarity(round.updates, round.updates.layout.voting)
+    similarity_LNN = round.similarity()
     k = max(1, min(round.config.k, round.n))
     votes_LNN = votes(similarity_LNN, k)
     friends_NN = friends(votes_LNN, k, similarity=similarity_LNN)
@@ -31,6 +31,7 @@ def grouped(round: Round) -> dict[str, Tensor]:
     description="dynamic grouping, friends weighted by similarity",
     source=f"{_PAPER}, section 3.4, algorithm 1",
     family="paper",
+    sketched=True,
 )
 def matfl(round: Round) -> Mixing:
     """Algorithm 1: friends by the votes of the layers' similarities, weighted by equation 6."""
@@ -43,6 +44,7 @@ def matfl(round: Round) -> Mixing:
     description="dynamic grouping, friends weighted equally",
     source=f"{_PAPER}, step 1 of algorithm 1 alone",
     family="paper",
+    sketched=True,
 )
 def matfl_uniform(round: Round) -> Mixing:
     """Step 1 alone: w_ij = 1 / K for i's friends j."""
@@ -55,8 +57,9 @@ def matfl_uniform(round: Round) -> Mixing:
     description="all clients weighted by similarity",
     source=f"{_PAPER}, step 2 of algorithm 1 alone",
     family="paper",
+    sketched=True,
 )
 def similarity_only(round: Round) -> Mixing:
     """Step 2 alone: equation 6 with all clients as friends."""
-    similarity_LNN = similarity(round.updates, round.updates.layout.voting)
+    similarity_LNN = round.similarity()
     return Mixing(weights_NN=similarity_weights(similarity_LNN), diagnostics={"similarity": similarity_LNN})

@@ -92,7 +92,7 @@ class Krum(Method):
     source = "Blanchard et al., Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent, NeurIPS 2017"
     family = "robust"
 
-    attackers: int = 4
+    attackers: int = 1
     """f, the number of hostile clients to expect: N - f - 2 nearest others count."""
     keep: int = 1
     """Updates that are averaged; more than 1 is Multi-Krum."""

@@ -124,6 +124,7 @@ class MatflSelf(Method):
     description = "dynamic grouping; the weight that a client keeps for itself is a parameter"
     source = "this package; equation 6 with s_ii a parameter"
     family = "beyond"
+    sketched = True
 
     own: float = 0.5
     """The weight that a client keeps. A half: friends together count as much as oneself and never outvote one; with
