@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from matfl.config.run_config import preset
-from matfl.paper.studies import benchmark, photographs
+from matfl.paper.studies import benchmark, constants, photographs
 from matfl.paper.studies.store import Record, job_name, load_or_compute, write_record
+from matfl.paper.studies.training import constant_scores
 
 
 def record() -> Record:
@@ -62,3 +63,14 @@ def test_they_are_planned_only_where_they_can_be_had(nowhere) -> None:
 def test_photographs_at_hand_are_enough(nowhere) -> None:
     (nowhere / "people" / "photos").mkdir(parents=True)
     assert photographs.jobs_at_hand() == (), "one data set of two"
+
+
+def test_constant_answers_are_stored_once_a_seeds_pictures(nowhere) -> None:
+    settings = "tasks=outdoor/sal,indoor/depth; images_train=12; images_val=4; k=2"
+    level = constants.levels("smoke", seeds=2, settings=settings).set_index("pair")["chance"]
+    assert list(level.index) == ["outdoor/sal", "indoor/depth"]
+    each = [constant_scores(job.config) for job in constants.jobs("smoke", seeds=2, settings=settings)]
+    assert each[0] != each[1], "every seed has pictures of its own"
+    assert level["indoor/depth"] == pytest.approx((each[0]["indoor/depth"] + each[1]["indoor/depth"]) / 2)
+    assert len(list((nowhere / "runs").glob("constants-*"))) == 2
+    assert len(constants.jobs("photos")) == 1

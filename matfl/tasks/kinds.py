@@ -137,7 +137,7 @@ class BinaryMap(Task):
 
     def constant(self, labels: np.ndarray, channels: int) -> Tensor:
         """At every pixel how often it is labelled 1."""
-        values = torch.from_numpy(np.asarray(labels))
+        values = torch.from_numpy(np.array(labels))
         zeros, ones = ((values == c).sum(0).float() for c in (0, 1))
         share = ones / (zeros + ones).clamp(min=1)
         return share.clamp(1e-4, 1 - 1e-4).logit()[None, None]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from matfl.paper.studies import (
     benchmark,
     clients_per_task,
+    constants,
     cost_and_scale,
     grouping_frequency,
     how_matfl_decides,
@@ -34,6 +35,7 @@ __all__ = [
     "Sizes",
     "benchmark",
     "clients_per_task",
+    "constants",
     "cost_and_scale",
     "grouping_frequency",
     "how_matfl_decides",

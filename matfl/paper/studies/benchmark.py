@@ -11,7 +11,7 @@ import numpy as np
 from matfl.config.run_config import RunConfig, from_dict
 from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.stats import estimate
-from matfl.paper.studies import photographs
+from matfl.paper.studies import constants, photographs
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
 from matfl.paper.studies.classes import class_table, class_tables
 from matfl.paper.studies.store import Arrays, Record
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CentralTest",
     "apart",
-    "chance_levels",
     "claims",
     "class_table",
     "class_tables",
@@ -99,19 +98,21 @@ class CentralTest:
 
 
 def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
-    """The transfer test, once a seed, and the numbers of the real photographs where they are at hand."""
+    """The transfer test and constant answers, once a seed, and numbers of the photographs where they are at hand."""
     base, size = base_config(preset, settings), sizes(preset)
     tests = [
         CentralTest(config=setting(base, base.tasks, method="single_task", seed=seed))
         for seed in report_seeds(seeds or size.seeds)
     ]
-    return Plan(jobs=(*tests, *photographs.jobs_at_hand()))
+    chance = constants.jobs(preset, seeds=seeds, settings=settings)
+    return Plan(jobs=(*tests, *chance, *photographs.jobs_at_hand()))
 
 
 def apart(records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     """The records of the transfer test, and those of photographs (`matfl.paper.studies.photographs`)."""
-    pictures = [record for record in records if record.path.name.startswith(photographs.Photographs.kind)]
-    return [record for record in records if record not in pictures], pictures
+    kinds = [record.path.name.partition("-")[0] for record in records]
+    tests = [record for record, kind in zip(records, kinds) if kind == CentralTest.kind]
+    return tests, [record for record, kind in zip(records, kinds) if kind == photographs.Photographs.kind]
 
 
 def scores(records: Sequence[Record]) -> pd.DataFrame:
@@ -156,7 +157,7 @@ def edge_curves(record: Record, sharing: str = "none") -> dict[str, Curve]:
 
 
 def score_table(frame: pd.DataFrame, chance: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds of every arrangement (`scores`) beside the constant answer (`chance_levels`), a row a pair."""
+    """Mean over seeds of every arrangement (`scores`) beside the constant answer (`constants.levels`), a row a pair."""
     wide = frame.pivot_table(index="pair", columns="sharing", values="value", sort=False)
     return chance.set_index("pair").join(wide[[kind for kind in SHARING if kind in wide]])
 
@@ -228,17 +229,3 @@ def shares(preset: str, settings: str = "", *, seed: int = 0) -> pd.DataFrame:
     config = setting(base, base.tasks, seed=seed)
     clients = partition(config, {domain: both["train"] for domain, both in splits(preset, settings).items()})
     return pd.DataFrame([{"client": c.index, "pair": c.pair.name, "images": len(c.images)} for c in clients])
-
-
-def chance_levels(preset: str, settings: str = "") -> pd.DataFrame:
-    """Main metric of every pair for an answer that never looks at the picture: columns pair, chance.
-
-    See `matfl.paper.studies.training.constant_scores`.
-    """
-    import pandas as pd
-
-    from matfl.paper.studies.training import constant_scores
-
-    return pd.DataFrame(
-        [{"pair": name, "chance": value} for name, value in constant_scores(base_config(preset, settings)).items()]
-    )
