@@ -47,8 +47,12 @@ class ConstantAnswers:
         """Score by pair of one domain."""
         from matfl.paper.studies.training import constant_scores
 
-        names = [p.name for p in pairs(self.config.tasks) if p.domain.name == unit]
-        return constant_scores(override(self.config, tasks=",".join(names), k=1)), {}
+        return constant_scores(self.only(unit)), {}
+
+    def only(self, domain: str) -> RunConfig:
+        """The config with the tasks of one domain."""
+        names = [p.name for p in pairs(self.config.tasks) if p.domain.name == domain]
+        return override(self.config, tasks=",".join(names), k=1)
 
     def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
         """Scores by pair."""

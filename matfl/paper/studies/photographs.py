@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from matfl.config.run_config import RunConfig, override, preset
+from matfl.config.run_config import preset
 from matfl.paper.studies.classes import class_tables as tables_of
+from matfl.paper.studies.constants import ConstantAnswers
 from matfl.paper.studies.store import Arrays, Record, job_name
 from matfl.tasks.task import TASKS, pair, pairs
 
@@ -21,38 +22,22 @@ __all__ = ["Photographs", "class_tables", "jobs_at_hand", "table"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Photographs:
+class Photographs(ConstantAnswers):
     """What the labels of a config's domains look like in numbers, at the config's size and on its splits."""
 
-    config: RunConfig
-
     kind = "photographs"
-    alone = False
-
-    def spec(self) -> dict[str, Any]:
-        """Everything that decides the numbers."""
-        from matfl.runs.engine import data_version
-
-        version = data_version(self.config)
-        return {"config": self.config.identity, "data": {k: v for k, v in version.items() if k != "start"}}
-
-    def units(self) -> list[str]:
-        """The domains."""
-        return list(dict.fromkeys(p.domain.name for p in pairs(self.config.tasks)))
 
     def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
         """Numbers of images, class tables and constant answers of one domain."""
-        from matfl.paper.studies.training import constant_scores
         from matfl.runs.engine import load_splits
 
-        names = [p.name for p in pairs(self.config.tasks) if p.domain.name == unit]
-        config = override(self.config, tasks=",".join(names), k=1)
-        splits = load_splits(config)
+        constant, arrays = ConstantAnswers.compute(self, unit, device=device)
+        splits = load_splits(self.only(unit))
         return {
             "images": {name: len(split) for name, split in splits[unit].items()},
             "classes": {name: found.to_dict("list") for name, found in tables_of(splits).items()},
-            "constant": constant_scores(config),
-        }, {}
+            "constant": constant,
+        }, arrays
 
     def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
         """The units' numbers by domain."""
