@@ -39,10 +39,10 @@ def test_unknown_parts_are_refused(capsys):
 
 
 @pytest.mark.slow
-def test_streaming_takes_little_memory():
-    """24 clients of 0.7 million parameters: 67 MB of files through a buffer of 4 MB."""
-    row = measure_streamed(24, width=16, memory=4 << 20)
-    assert row["peak_mb"] < 67 + row["models_mb"]
+def test_a_streamed_client_takes_a_fraction_of_its_update():
+    """16 clients more, 11 MB each, through a buffer that grows by a window of columns (1 MB) a client."""
+    few, many = (measure_streamed(clients, width=32, memory=4 << 20) for clients in (8, 24))
+    assert many["peak_mb"] - few["peak_mb"] < 0.5 * 16 * 4 * few["parameters"] / 1e6
 
 
 def test_every_method_has_a_row_beside_plain_averaging(capsys):

@@ -38,7 +38,8 @@ def test_friendship_in_the_example_is_not_mutual_and_one_tie_is_decided_by_simil
 def test_a_tasks_step_is_the_mean_of_its_clients_rows_times_the_updates():
     updates, _, _, _, weights_NN = decided()
     rows_NP = study.arrows_of(updates).transpose(1, 0, 2).reshape(4, 6)
-    expected = np.stack([(weights_NN[:2].mean(0) @ rows_NP), weights_NN[2] @ rows_NP, weights_NN[3] @ rows_NP])
+    taken_NN = weights_NN.numpy()
+    expected = np.stack([taken_NN[:2].mean(0) @ rows_NP, taken_NN[2] @ rows_NP, taken_NN[3] @ rows_NP])
     np.testing.assert_allclose(study.steps(updates, weights_NN).to_numpy(), expected, atol=1e-6)
 
 

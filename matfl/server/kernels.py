@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["add_gram", "add_mixed", "empty_rows", "full_precision", "product_dtype", "remix"]
+__all__ = ["add_gram", "add_mixed", "empty_rows", "full_precision", "load_loop", "product_dtype", "remix"]
 
 _TILE = 4096
 """Columns that the compiled loop (at most), or one product of a batch, takes at a time."""
@@ -169,6 +169,11 @@ def _over_columns(block_NK: Tensor, part: Callable[[int, int], Any]) -> list[Any
             return list(pool.map(part, edges[:-1], edges[1:]))
     finally:
         torch.set_num_threads(threads)
+
+
+def load_loop() -> None:
+    """Load or compile the loop of large Gram products now: the first such product takes a second and memory for it."""
+    _compiled_gram(_compiled_loop(), torch.ones(1, 1))
 
 
 @cache

@@ -68,7 +68,6 @@ def cosine_matrix(
         cmap="RdBu_r",
         vmin=-limit,
         vmax=limit,
-        center=0,
         square=True,
         annot=True,
         fmt=fmt,
