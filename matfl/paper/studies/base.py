@@ -79,6 +79,12 @@ class Sizes:
     """Images a client in the runs of `09_why` with few of them; 0 leaves them out."""
     development: int = 2
     """Development seeds on which each method's server step is chosen."""
+    trial_seeds: int = 3
+    """Seeds of the many short runs of `10_scale_privacy_attacks`."""
+    trial_rounds: int = 12
+    """Their rounds."""
+    trial_images: int = 40
+    """Their images a client."""
     studies: tuple[str, ...] = ()
     """Notebooks that `matfl reproduce` draws unless told otherwise; empty means all."""
 
@@ -97,6 +103,9 @@ SIZES: dict[str, Sizes] = {
         protocol_rounds=1,
         few_images=10,
         development=1,
+        trial_seeds=1,
+        trial_rounds=2,
+        trial_images=10,
     ),
     "quick": Sizes(
         main_seeds=1,
@@ -108,6 +117,7 @@ SIZES: dict[str, Sizes] = {
         subsets=5,
         variant_subsets=2,
         development=1,
+        trial_rounds=5,
     ),
     "scenes": Sizes(
         variants=("local",),
