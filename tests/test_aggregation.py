@@ -114,6 +114,7 @@ def test_registry_lists_the_methods_in_order_with_their_sources():
         "conflict",
         "optimisation",
         "personal",
+        "robust",
     ]
     assert families == sorted(families, key=families.index)  # each family in one piece
     for name, entry in METHODS.items():

@@ -98,7 +98,7 @@ def test_wrong_attacks_are_refused(changes, message):
 def test_attacks_need_updates_in_memory(tmp_path):
     server, state = server_of(tiny(attack="flip", attackers=1))
     with pytest.raises(ValueError, match=r"need the round's updates in memory.*set memory=0"):
-        server.begin(state, Spool(folder=tmp_path / "replies", memory=1))
+        server.begin(state, Spool(folder=tmp_path / "replies", memory=100_000))
     with pytest.raises(ValueError, match="attack='steal': choose from flip"):
         sent("steal")
 

@@ -84,6 +84,11 @@ class Collection:
         self._rows.add(ClientUpdate(client=client, state=parts["backbone"], start_P=start_P, head=parts["head"]))
         return None
 
+    def so_far(self) -> Round:
+        """The round with the replies that have come, by client and unscreened, as a method would see it."""
+        updates = self._rows.updates()
+        return self._round(updates.select(sorted(range(len(updates)), key=updates.clients.__getitem__)))
+
     def finish(self) -> tuple[ServerState, RoundRecord]:
         """Mix the replies: the state that the next round starts from, and the record of this one.
 

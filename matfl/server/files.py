@@ -20,7 +20,7 @@ from torch import Tensor
 
 from matfl.server.kernels import empty_rows
 
-__all__ = ["WINDOW", "FileMatrix", "FileTensors", "save_tensors"]
+__all__ = ["NARROW", "WINDOW", "FileMatrix", "FileTensors", "save_tensors"]
 
 _DTYPES = {
     "F64": torch.float64,
@@ -38,6 +38,9 @@ _DTYPES = {
 
 WINDOW = 1 << 18
 """Columns of one piece of a matrix of updates."""
+NARROW = 1 << 12
+"""Of one piece that more than `_WHOLE` clients' updates in files are read by, where `WINDOW` does not fit."""
+_WHOLE = 64
 
 
 class _Entry(NamedTuple):
@@ -155,7 +158,8 @@ class FileMatrix:
         """(first column, columns (N, K)) over [start, stop), piece by piece; a piece is valid until the next one."""
         n, dtype = len(self.files), self.dtype
         fitting = self.memory // (max(n, 1) * dtype.itemsize)
-        width = min(max(fitting // WINDOW, 1) * WINDOW, stop - start)
+        piece = WINDOW if n <= _WHOLE or fitting >= WINDOW else NARROW
+        width = min(max(fitting // piece, 1) * piece, stop - start)
         buffer_NK = empty_rows(n, max(width, 0), dtype=dtype)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             for first in range(start, stop, max(width, 1)):

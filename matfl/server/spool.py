@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from matfl.server.files import NARROW
 from matfl.server.layout import Layout
 from matfl.server.updates import ClientUpdate, Updates, save_update
 
@@ -24,8 +25,19 @@ class Spool:
     """Bytes of updates that may be held; more go to files. Mixing then reads through a buffer of about that size."""
 
     def needed(self, layout: Layout, clients: int) -> bool:
-        """Whether so many clients' updates take more than `memory`."""
-        return 4 * clients * layout.P > self.memory
+        """Whether so many clients' updates take more than `memory`.
+
+        Raises ValueError where not even one piece of their columns fits into it.
+        """
+        if 4 * clients * layout.P <= self.memory:
+            return False
+        least = 4 * clients * min(NARROW, layout.P)
+        if least > self.memory:
+            raise ValueError(
+                f"memory={self.memory / 1e6:g} MB: reading {clients} clients' updates piece by piece takes "
+                f"{least / 1e6:.3g} MB; give at least memory={-(-least // 10**6)}, or 0 to hold all of them"
+            )
+        return True
 
 
 class FileRows:

@@ -8,23 +8,25 @@ clients and for those that have none.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from matfl.config.run_config import RunConfig
-from matfl.paper.claims import Above, AtLeast, Below, Claim, Part, Within
-from matfl.paper.stats import estimate
+from matfl.paper.claims import Above, Below, Claim, Part
+from matfl.paper.stats import Estimate, chance_of_choice, estimate, paired
 from matfl.paper.studies.base import Plan, regime
 from matfl.paper.studies.trials import gain, trial, trial_seeds
 from matfl.server.attacks import attackers
+from matfl.tasks.task import pairs
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from matfl.runs.run import Run
 
-__all__ = ["DEFENCES", "claims", "label", "plan", "table", "weights"]
+__all__ = ["DEFENCES", "claims", "defence", "plan", "table", "weights"]
 
 DEFENCES: Mapping[str, Mapping[str, object]] = {
     "single_task": {"method": "single_task"},
@@ -52,3 +54,183 @@ def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
                 for kind in TRAINED
             ]
     return Plan(configs=tuple(configs))
+
+
+def defence(config: RunConfig) -> str:
+    """The run's name in `DEFENCES`."""
+    return f"{config.method}, clipped" if config.clip_norm else config.method
+
+
+def _attacked(run: Run) -> list[str]:
+    """The tasks that have an attacker among their clients, in this run or its honest twin of the same seed."""
+    names = [pair.name for pair in pairs(run.config.tasks) for _ in range(run.config.clients_per_task)]
+    count = run.config.attackers or min(ATTACKERS, len(names) - 1)
+    twin = replace(run.config, attack="flip", attackers=count)
+    return list(dict.fromkeys(names[client] for client in attackers(twin)))
+
+
+def table(runs: Sequence[Run]) -> pd.DataFrame:
+    """delta_m (%) against honest single-task FL of the same seed, a row a run.
+
+    Columns: defence, attack, seed, attacked (tasks with an attacker among their clients), others, all. Tasks of honest
+    runs are split in the same way.
+    """
+    import pandas as pd
+
+    honest = {
+        run.config.seed: run for run in runs if (defence(run.config), run.config.attack) == ("single_task", "none")
+    }
+    rows = []
+    for run in runs:
+        hit = _attacked(run)
+        free = [pair.name for pair in pairs(run.config.tasks) if pair.name not in hit]
+        reference = honest[run.config.seed]
+        rows.append(
+            {
+                "defence": defence(run.config),
+                "attack": run.config.attack,
+                "seed": run.config.seed,
+                "attacked": gain(run, reference, hit),
+                "others": gain(run, reference, free) if free else float("nan"),
+                "all": gain(run, reference),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def weights(runs: Sequence[Run]) -> pd.DataFrame:
+    """What honest clients gave attackers in MaT-FL's runs, over all rounds; a row a run.
+
+    Columns: defence, attack, seed, weight (an honest client's, on all attackers together), chosen (share of attackers
+    among an honest client's friends that could be), plain (the weight under plain averaging), chance (of being chosen).
+    """
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        config = run.config
+        if config.method != "matfl" or config.attack == "none":
+            continue
+        hostile = np.zeros(config.num_clients, bool)
+        hostile[list(attackers(config))] = True
+        stored = run.diagnostics
+        rows.append(
+            {
+                "defence": defence(config),
+                "attack": config.attack,
+                "seed": config.seed,
+                "weight": float(stored["weights"][:, ~hostile][:, :, hostile].astype(float).sum(2).mean()),
+                "chosen": float(stored["friends"][:, ~hostile][:, :, hostile].mean()),
+                "plain": hostile.sum() / len(hostile),
+                "chance": chance_of_choice(config.k, config.num_clients),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def claims(runs: Sequence[Run]) -> list[Claim]:
+    """What hostile clients are given, and what that does."""
+    found, given = table(runs), weights(runs)
+    size = f"{runs[0].config.num_clients} clients, {ATTACKERS} of them hostile, {STRENGTH:g} times as long as honest"
+    where = f"{regime(runs[0].config)}, {size}"
+
+    def delta(name: str, attack: str, tasks: str = "others") -> pd.Series[float]:
+        rows = found[(found["defence"] == name) & (found["attack"] == attack)]
+        return rows.set_index("seed")[tasks].sort_index()
+
+    def less(first: pd.Series[float], second: pd.Series[float]) -> Estimate:
+        return estimate(paired(first.to_dict(), second.to_dict()))
+
+    def of(attack: str, column: str) -> Estimate:
+        rows = given[(given["attack"] == attack) & (given["defence"] == "matfl")]
+        return estimate(rows[column] if column != "excess" else rows["weight"] - rows["plain"])
+
+    chance = float(given["chance"].iloc[0])
+    return [
+        Claim(
+            text="Honest clients of MaT-FL give flipped updates no weight.",
+            parts=(
+                Part(
+                    statistic="weight that an honest client gives attackers",
+                    value=of("flip", "weight"),
+                    rule=Below(0.01),
+                    digits=3,
+                ),
+            ),
+            regime=where,
+        ),
+        Claim(
+            text="A client that copies the mean direction of the others is chosen more often than by chance.",
+            parts=(
+                Part(
+                    statistic=f"share of honest clients that choose an attacker (chance {chance:.2f})",
+                    value=of("copy", "chosen"),
+                    rule=Above(chance),
+                ),
+            ),
+            note=f"It gets a weight of {of('copy', 'weight').mean:.2f} in all.",
+            regime=where,
+        ),
+        Claim(
+            text="An attack made for the votes takes more weight than plain averaging would give it.",
+            parts=(
+                Part(
+                    statistic="weight that an honest client gives attackers, minus their share of the clients",
+                    value=of("votes", "excess"),
+                    rule=Above(0),
+                ),
+            ),
+            regime=where,
+        ),
+        Claim(
+            text="Tasks without an attacker of their own keep more under MaT-FL than under plain averaging.",
+            parts=tuple(
+                Part(
+                    statistic=f"{kind}: delta_m of MaT-FL minus plain, in percent",
+                    value=less(delta("matfl", kind), delta("fedavg", kind)),
+                    rule=Above(0),
+                    digits=1,
+                )
+                for kind in TRAINED
+            ),
+            regime=where,
+        ),
+        Claim(
+            text="Norm clipping at the round's median makes MaT-FL's tasks keep more under every attack.",
+            parts=tuple(
+                Part(
+                    statistic=f"{kind}: delta_m over all tasks, clipped minus not, in percent",
+                    value=less(delta("matfl, clipped", kind, "all"), delta("matfl", kind, "all")),
+                    rule=Above(0),
+                    digits=1,
+                )
+                for kind in TRAINED
+            ),
+            regime=where,
+        ),
+        Claim(
+            text="A task with a hostile client of its own is harmed by a flipped update under MaT-FL.",
+            parts=(
+                Part(
+                    statistic="delta_m of the attacked tasks minus the same without attackers, in percent",
+                    value=less(delta("matfl", "flip", "attacked"), delta("matfl", "none", "attacked")),
+                    rule=Below(0),
+                    digits=1,
+                ),
+            ),
+            regime=where,
+        ),
+        Claim(
+            text="Robust averages over all tasks cost honest clients more than MaT-FL does.",
+            parts=tuple(
+                Part(
+                    statistic=f"no attack: delta_m of {name} minus MaT-FL over all tasks, in percent",
+                    value=less(delta(name, "none", "all"), delta("matfl", "none", "all")),
+                    rule=Below(0),
+                    digits=1,
+                )
+                for name in ("median", "krum")
+            ),
+            regime=where,
+        ),
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matfl.config.run_config import RunConfig
 from matfl.paper.studies.base import base_config, report_seeds, setting, sizes
@@ -37,13 +37,13 @@ FIELDS = (
 """What the studies vary beside the method and the seed."""
 
 
-def trial(preset: str, settings: str = "", *, seed: int = 0, **changes: object) -> RunConfig:
+def trial(preset: str, settings: str = "", *, seed: int = 0, **changes: Any) -> RunConfig:
     """A short run of a preset's network and pictures, with some fields changed."""
     base, size = base_config(preset, settings), sizes(preset)
     tasks, clients = base.tasks, base.clients_per_task
     if all(pair.domain.rendered for pair in pairs(base.tasks)):
         tasks, clients = RENDERED, CLIENTS
-    few: dict[str, object] = {
+    few: dict[str, Any] = {
         "rounds": size.trial_rounds,
         "evaluate_every": size.trial_rounds,
         "images_per_client": size.trial_images,
