@@ -43,7 +43,7 @@ def test_parameters_are_typed_literals_with_a_comment(path: Path) -> None:
         assert line.count("=") == 1, "papermill's inspection passes over lines with a second one"
     names = [statement.target.id for statement in statements]
     assert list(parameters_of(path)) == names
-    assert names[0] == "preset"
+    assert names[:2] == ["preset", "train"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -55,13 +55,13 @@ def test_the_plan_takes_the_notebooks_parameters(path: Path) -> None:
     words = {node.id for node in ast.walk(ast.parse(used)) if isinstance(node, ast.Name)}
     assert set(known) <= words, "a parameter without effect"
     default = {name: value for name, (_, value) in known.items() if name in accepted}
-    assert STUDIES[path.stem](**default) == STUDIES[path.stem]("quick")
+    assert STUDIES[path.stem](**default) == STUDIES[path.stem](str(known["preset"][1]))
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_notebooks_are_thin_and_ask_the_papers_question(path: Path) -> None:
     code = cells(path)
-    assert len(code) <= 11
+    assert len(code) <= 13
     for cell in code:
         tree = ast.parse(cell.source)
         assert not any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Lambda) for node in ast.walk(tree))
@@ -69,10 +69,18 @@ def test_notebooks_are_thin_and_ask_the_papers_question(path: Path) -> None:
     first = nbformat.read(path, as_version=4).cells[0]
     assert first.cell_type == "markdown"
     assert first.source.startswith("# ")
-    assert f'Session("{path.stem}", preset)' in "".join(cell.source for cell in code)
+    assert f'Session("{path.stem}", preset, train=train)' in "".join(cell.source for cell in code)
     assert ".report(" in code[-1].source
     assert "nbval-check-output" in code[-1].metadata["tags"]
     assert len(tagged(path, "nbval-check-output")) >= 2
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_what_is_missing_is_shown_in_a_cell_of_its_own_before_anything_trains(path: Path) -> None:
+    sources = [cell.source for cell in cells(path)]
+    shown = next(number for number, source in enumerate(sources) if "session.stock(plan)" in source)
+    assert sources[shown].splitlines()[-1] == "session.stock(plan)"
+    assert not any(".runs(" in source or ".records(" in source for source in sources[: shown + 1])
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)

@@ -81,8 +81,12 @@ def test_errors_come_before_any_training(tmp_path: Path) -> None:
         reproduce(["04"], preset="smoke", parameters={"seeds": "x"}, workspace=Workspace(tmp_path))
     with pytest.raises(ValueError, match=r"k=40: choose 1\.\.18"):
         reproduce(["04"], preset="smoke", parameters={"ks": "40"}, workspace=Workspace(tmp_path))
-    with pytest.raises(ValueError, match="give the preset with --preset"):
+    with pytest.raises(ValueError, match="give preset with --preset"):
         reproduce(["04"], parameters={"preset": "smoke"}, workspace=Workspace(tmp_path))
+    with pytest.raises(ValueError, match="give train with --no-train"):
+        reproduce(["04"], parameters={"train": "no"}, workspace=Workspace(tmp_path))
+    with pytest.raises(ValueError, match="--fresh trains everything again, --no-train nothing"):
+        reproduce(["04"], fresh=True, train=False, workspace=Workspace(tmp_path))
     with pytest.raises(ValueError, match="--update-notebooks replaces"):
         reproduce(["04"], preset="smoke", update_notebooks=True, workspace=Workspace(tmp_path))
     assert not list(tmp_path.iterdir())
@@ -132,14 +136,14 @@ from matfl.paper.studies import Session
 import matplotlib.pyplot as plt
 import pandas as pd
 from matfl.paper import plots
-session = Session("{study}", preset)
+session = Session("{study}", preset, train=train)
 fig, ax = plots.figure("single", height=1)
 ax.plot([0, number])
 session.save(fig, "line", data=pd.DataFrame({{"x": [number]}}))
 part = Part(statistic="it", value=exact(number), rule=Above(0))
 session.report([Claim(text="The number is positive.", parts=(part,))])
 """
-    parameters = 'preset: str = "quick"  # the preset\nnumber: int = 1  # a number'
+    parameters = 'preset: str = "quick"  # the preset\ntrain: str = "ask"  # missing\nnumber: int = 1  # a number'
     write_notebook(notebooks / "90_first.ipynb", parameters, body.format(study="90_first"))
     write_notebook(
         notebooks / "91_second.ipynb",
@@ -186,8 +190,8 @@ def test_notebooks_are_executed_and_their_claims_reported(small: Path, capsys: p
     ]
     printed = capsys.readouterr().out
     assert "90_first" in printed
-    assert "held       The number is positive." in printed
-    assert "2 held, 0 not held, 0 undecided" in printed
+    assert "held         The number is positive." in printed
+    assert "2 held, 0 not held, 0 undecided, 0 not computed" in printed
     executed = nbformat.read(out / "91_second.ipynb", as_version=4)
     assert "injected-parameters" in executed.cells[1].metadata["tags"]
     assert "number = 3" in executed.cells[1].source
@@ -202,11 +206,34 @@ def there(small: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+def test_without_a_preset_each_notebook_is_drawn_at_its_own(small: Path) -> None:
+    first = small / "notebooks" / "90_first.ipynb"
+    first.write_text(first.read_text().replace('\\"quick\\"', '\\"smoke\\"'))
+    assert reproduce(workspace=Workspace(small / "runs")) == 0
+    for folder, study, preset in (("smoke", "90_first", "smoke"), ("quick", "91_second", "quick")):
+        drawn = small / "figures" / folder
+        assert [path.stem for path in drawn.glob("*.ipynb")] == [study]
+        assert json.loads((drawn / f"{study}.json").read_text())["provenance"]["preset"] == preset
+
+
+@pytest.mark.slow
+def test_without_training_only_what_is_stored_is_used(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("trains")
+
+    for name in ("collect", "collect_records"):
+        monkeypatch.setattr(driver, name, refuse)
+    assert reproduce(["90"], preset="smoke", train=False, **there(small)) == 0
+    executed = nbformat.read(small / "out" / "90_first.ipynb", as_version=4)
+    assert 'train = "no"' in executed.cells[1].source
+
+
+@pytest.mark.slow
 def test_a_failing_notebook_is_named_and_the_others_go_on(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce(preset="smoke", parameters={"number": -1}, **there(small)) == 1
     printed = capsys.readouterr().out
-    assert "not held   The number is positive." in printed
-    assert "FAILED     AssertionError: negative" in printed
+    assert "not held     The number is positive." in printed
+    assert "FAILED       AssertionError: negative" in printed
     assert not (small / "out" / "91_second.json").exists()
 
 
@@ -335,7 +362,7 @@ def test_records_keep_votes_that_a_part_of_the_studies_does_not_need(tmp_path: P
     config = setting(smoke(), "scenes9", method="matfl")
     run = Run(write_run(tmp_path / "runs", config, fake_run(config)))
     for votes, expected in (((), False), ((config,), True), ((), True)):
-        driver._export(Plan(configs=(config,), votes=votes), {config: run}, [], tmp_path / "out")
+        driver._export(Plan(configs=(config,), votes=votes), {config: run}, {}, tmp_path / "out")
         assert places.has_votes(Run(tmp_path / "out" / config.name)) == expected
     stale = tmp_path / "out" / "smoke-matfl-000000000000"
     stale.mkdir()
@@ -364,7 +391,7 @@ def test_two_drawings_into_one_folder_wait_for_each_other(small: Path, capsys: p
 
 def test_a_folder_that_cannot_be_written_is_named_before_anything_is_computed(small: Path) -> None:
     (small / "file").write_text("")
-    with pytest.raises(RunError, match=r"file: cannot write figures there .* choose another folder with --out"):
+    with pytest.raises(RunError, match=r"file: cannot be written to .* choose another folder with --out"):
         reproduce(["90"], preset="smoke", workspace=Workspace(small / "runs"), out=small / "file")
 
 

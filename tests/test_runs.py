@@ -309,7 +309,7 @@ def test_an_older_arithmetic_is_told_apart(tmp_path, quickly):
     assert len(quickly) == 1
     write_files(run.path, {"provenance.json": json.dumps({"data": old})})
     with pytest.warns(UserWarning, match="revisions of the arithmetic"):
-        assert runs._find(config, tmp_path / "runs", []) is None
+        assert runs.find_run(config, Workspace(tmp_path / "runs", records=())) is None
 
 
 def test_only_the_arithmetic_that_a_run_uses_is_written_down():

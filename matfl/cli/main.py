@@ -253,11 +253,14 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "examples:\n  matfl reproduce --preset smoke\n  matfl reproduce 04 -p ks=2,8,18",
     )
     reproduce.add_argument("studies", nargs="*", metavar="STUDY", help="notebooks by name or number (default: all)")
-    reproduce.add_argument("--preset", default="quick", help="size of everything (default: quick)")
+    reproduce.add_argument("--preset", help="size of everything (default: each notebook's own)")
     reproduce.add_argument(
         "-p", "--param", action="append", default=[], metavar="NAME=VALUE", help="a notebook's parameter"
     )
     reproduce.add_argument("--fresh", action="store_true", help="train everything again, whatever is stored")
+    reproduce.add_argument(
+        "--no-train", action="store_true", help="train nothing: draw what is stored and say what is missing"
+    )
     reproduce.add_argument("--jobs", type=_count, metavar="N", help="runs at a time (default: 1 per core, or on a GPU)")
     reproduce.add_argument(
         "--backend",
@@ -487,6 +490,7 @@ def _reproduce(arguments: argparse.Namespace) -> int | None:
         arguments.studies,
         preset=arguments.preset,
         parameters=parse_settings(arguments.param, where="-p"),
+        train=not arguments.no_train,
         fresh=arguments.fresh,
         jobs=arguments.jobs,
         backend=arguments.backend,

@@ -9,6 +9,5 @@ settings.py  `name=value` as text
 files.py     files written whole, and their checksums
 manifest.py  folders of files with checksums
 locks.py     locks between processes
-extras.py    packages that only some runs need
-processes.py worker processes that end with their parent
+surroundings.py whether somebody looks: a terminal, an open notebook, or a batch
 """

@@ -3,7 +3,7 @@
     part = Part(statistic="delta_m of MaT-FL minus plain", value=estimate([4.1, 5.0, 5.4]), rule=Above(0))
     Claim(text="MaT-FL beats plain many-task FL.", parts=(part,)).word  # 'held'
 
-A claim of several parts holds where all of them do, and does not where one does not.
+A claim of several parts holds where all of them do, and does not where one does not; without parts it is not computed.
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ class Claim:
 
     @property
     def word(self) -> str:
-        """The verdict as written in tables."""
+        """The verdict as written in tables; 'not computed' for a claim without numbers."""
+        if not self.parts:
+            return "not computed"
         return {True: "held", False: "not held", None: "undecided"}[self.held]
 
     @property
@@ -166,6 +168,8 @@ class Claim:
     @property
     def evidence(self) -> str:
         """The numbers behind the verdict."""
+        if not self.parts:
+            return self.note
         listed = "; ".join(f"{part} [{part.asked}]" for part in self.parts)
         return " ".join(filter(None, (listed + ".", self.note)))
 
@@ -187,7 +191,7 @@ class Claim:
     def markdown(self) -> str:
         """As shown in notebooks."""
         where = f" (judged {self.regime})" if self.regime else ""
-        return f"- **{self.word}** – {self.text}{where} *{self.evidence}*"
+        return f"- **{self.word}** – {self.text}{where}" + (f" *{self.evidence}*" if self.evidence else "")
 
 
 def together(parts: Sequence[bool | None]) -> bool | None:

@@ -13,25 +13,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from matfl.config.run_config import RunConfig
 from matfl.config.run_config import preset as preset_config
 from matfl.core.extras import require
-from matfl.core.files import unfinished
 from matfl.core.locks import locked
 from matfl.core.processes import child_of_this
 from matfl.paper.studies import STUDIES
 from matfl.paper.studies.base import Plan, sizes
 from matfl.paper.studies.order import by_importance
 from matfl.paper.studies.session import (
+    check_writable,
     collect,
     collect_records,
+    collect_stored,
+    collect_stored_records,
     export_record,
     has_votes,
     notebooks_folder,
     read_claims,
 )
+from matfl.paper.studies.stock import seconds_of
 from matfl.paper.studies.store import Record, job_name, write_record
 from matfl.runs.parallel import worker_killed
-from matfl.runs.store import RunError
 from matfl.runs.workspace import Workspace, checkout
 
 if TYPE_CHECKING:
@@ -216,8 +219,7 @@ def _execute_all(
 
 
 def _recorded_seconds(runs: Sequence[Run], records: Sequence[Record]) -> float:
-    trained = sum(sum(row["seconds"].values()) for run in runs for row in run.rounds)
-    return trained + sum(record.provenance.get("seconds", 0.0) for record in records)
+    return sum(map(seconds_of, runs)) + sum(record.provenance.get("seconds", 0.0) for record in records)
 
 
 def _summary(outcomes: Sequence[Outcome], total: float) -> str:
@@ -229,14 +231,14 @@ def _summary(outcomes: Sequence[Outcome], total: float) -> str:
         time_text = f"{outcome.compute_seconds / 60:.1f} min of computing, drawn in {outcome.seconds:.0f} s"
         lines.append(f"{outcome.study}  ({time_text})")
         if outcome.error:
-            lines.append(f"  FAILED     {outcome.error}")
+            lines.append(f"  FAILED       {outcome.error}")
         for claim in outcome.claims:
             first, *rest = wrap(claim["claim"], 96) or [""]
-            lines.append(f"  {claim['verdict']:<10} {first}")
-            lines += [f"{'':<13}{line}" for line in rest]
+            lines.append(f"  {claim['verdict']:<12} {first}")
+            lines += [f"{'':<15}{line}" for line in rest]
     counts = {
         word: sum(c["verdict"] == word for o in outcomes for c in o.claims)
-        for word in ("held", "not held", "undecided")
+        for word in ("held", "not held", "undecided", "not computed")
     }
     lines.append(", ".join(f"{count} {word}" for word, count in counts.items()) + f"; {total / 60:.1f} min in all")
     return "\n".join(lines)
@@ -245,8 +247,9 @@ def _summary(outcomes: Sequence[Outcome], total: float) -> str:
 def reproduce(
     studies: Sequence[str] = (),
     *,
-    preset: str = "quick",
+    preset: str | None = None,
     parameters: Mapping[str, object] | None = None,
+    train: bool = True,
     fresh: bool = False,
     jobs: int | None = None,
     backend: str = "loky",
@@ -255,104 +258,117 @@ def reproduce(
     device: str | None = None,
     update_notebooks: bool = False,
 ) -> int:
-    """Compute what the studies need, execute their notebooks into `out`, and print a summary; 0 if all went well.
+    """Compute what the studies need, execute their notebooks, and print a summary; 0 if all went well.
 
     Args:
         studies: names or numbers; default those of the preset (`Sizes.studies`), else all. A ValueError lists them.
+        preset: of all of them; default each notebook's own.
         parameters: of the notebooks; text is turned into the declared type, unknown names are a ValueError.
+        train: False draws what is stored and trains nothing; notebooks say what is missing.
         fresh: train everything again, whatever is stored.
         out: default `figures/<preset>`, with the parameters in the folder's name if there are any.
         update_notebooks: also replace the notebooks of the checkout by the executed ones (default parameters only).
     """
     began = time.monotonic()
-    preset_config(preset)
-    chosen = choose(studies or sizes(preset).studies)
-    given = {"preset": preset, **(parameters or {})}
-    if "preset" in (parameters or {}):
-        raise ValueError("give the preset with --preset, not as a parameter")
+    given = dict(parameters or {})
+    for name, option in (("preset", "--preset"), ("train", "--no-train")):
+        if name in given:
+            raise ValueError(f"give {name} with {option}, not as a parameter")
+    if fresh and not train:
+        raise ValueError("--fresh trains everything again, --no-train nothing: choose one of them")
+    if preset is not None:
+        preset_config(preset)
+        given["preset"] = preset
+    chosen = choose(studies or (sizes(preset).studies if preset else ()))
     known = {study: parameters_of(notebooks_folder() / f"{study}.ipynb") for study in chosen}
     typed = typed_parameters(known, given)
-    if update_notebooks and (parameters or checkout() is None or any(known[s]["preset"][1] != preset for s in chosen)):
+    presets = {study: preset or str(known[study]["preset"][1]) for study in chosen}
+    if update_notebooks and (
+        parameters or checkout() is None or any(known[s]["preset"][1] != presets[s] for s in chosen)
+    ):
         raise ValueError(
             "--update-notebooks replaces the checkout's notebooks, whose parameters must stay the default "
-            "ones: leave out -p and choose the notebooks' own preset"
+            "ones: leave out -p, and --preset or choose the notebooks' own"
         )
-    suffix = "".join(f"-{name}={value}" for name, value in sorted((parameters or {}).items()))
-    place = workspace or Workspace()
-    folder = (Path(out).expanduser() if out else place.figures(preset + suffix.replace("/", "_"))).resolve()
+    for study in chosen:
+        if "train" in known[study]:
+            typed[study]["train"] = "yes" if train else "no"
     plans = {study: _plan(study, known[study], typed[study]) for study in chosen}
-    place = Workspace(place.runs, records=(folder / "runs", *place.records), cache=place.cache, data=place.data)
-    _make_folder(folder)
-
     union = by_importance(plans)
+    place = workspace or Workspace()
+    suffix = "".join(f"-{name}={value}" for name, value in sorted((parameters or {}).items())).replace("/", "_")
+    common = Path(out).expanduser().resolve() if out else None
+    folders = {study: common or place.figures(presets[study] + suffix).resolve() for study in chosen}
+    there = tuple(dict.fromkeys(folders.values()))
+    for folder in there:
+        check_writable(folder, "choose another folder with --out")
+    place = Workspace(
+        place.runs, records=(*(folder / "runs" for folder in there), *place.records), cache=place.cache, data=place.data
+    )
+    runs, computed = _results(union, place, train=train, fresh=fresh, jobs=jobs, backend=backend, device=device)
+    drawn: dict[str, tuple[str, float, tuple[Mapping[str, str], ...]]] = {}
     with _environment(
         MATFL_RUNS=place.runs,
         MATFL_DATA=place.data,
         MATFL_CACHE=place.cache,
-        MATFL_FIGURES=folder,
         MPLBACKEND="module://matplotlib_inline.backend_inline",
     ):
-        found = collect(
-            union,
-            workspace=place,
-            fresh=fresh,
-            jobs=jobs,
-            backend=backend,
-            device=device,
-        )
-        runs = {run.config: run for run in found}
-        records = collect_records(union, workspace=place, fresh=fresh, jobs=jobs, backend=backend, device=device)
-        computed = {record.path.name: record for record in records}
-        drawn = {}
-        with locked(folder / ".lock"):  # another process may be drawing into the folder
-            _export(union, runs, records, folder / "runs")
-            for study, error, seconds, claims in _execute_all(typed, folder, jobs):
-                drawn[study] = error, seconds, claims
-                print(f"[{len(drawn)}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
-            if chosen == tuple(STUDIES) and not parameters:
-                _prune(union, folder / "runs")
-            if update_notebooks:
-                _replace_notebooks([study for study, (error, *_) in drawn.items() if not error], folder)
+        for folder in there:
+            here = [study for study in chosen if folders[study] == folder]
+            needed = by_importance({study: plans[study] for study in here})
+            with _environment(MATFL_FIGURES=folder), locked(folder / ".lock"):  # another process may be drawing there
+                _export(needed, runs, computed, folder / "runs")
+                for study, error, seconds, claims in _execute_all({s: typed[s] for s in here}, folder, jobs):
+                    drawn[study] = error, seconds, claims
+                    print(f"[{len(drawn)}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
+                if preset and train and chosen == tuple(STUDIES) and not parameters:
+                    _prune(needed, folder / "runs")
+                if update_notebooks:
+                    _replace_notebooks([study for study in here if not drawn[study][0]], folder)
     outcomes = []
     for study in chosen:
         error, seconds, claims = drawn[study]
-        used = [runs[config] for config in dict.fromkeys(plans[study].configs)]
+        used = [runs[config] for config in dict.fromkeys(plans[study].configs) if config in runs]
+        results = [computed[name] for job in plans[study].jobs if (name := job_name(job)) in computed]
         outcomes.append(
             Outcome(
                 study=study,
                 error=error,
                 seconds=seconds,
                 claims=claims,
-                compute_seconds=_recorded_seconds(used, [computed[job_name(job)] for job in plans[study].jobs]),
+                compute_seconds=_recorded_seconds(used, results),
             )
         )
     print(_summary(outcomes, time.monotonic() - began))
-    print(f"figures, numbers and executed notebooks: {folder}")
+    print(f"figures, numbers and executed notebooks: {', '.join(map(str, there))}")
     return 1 if any(outcome.error for outcome in outcomes) else 0
 
 
-def _make_folder(folder: Path) -> None:
-    """Make the folder of the figures and try to write there, before anything is computed. Raises RunError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with unfinished(folder / "writable") as probe:
-            probe.write_bytes(b"")
-    except OSError as error:
-        raise RunError(f"{folder}: cannot write figures there ({error}): choose another folder with --out") from None
+def _results(
+    plan: Plan, place: Workspace, *, train: bool, **options: Any
+) -> tuple[dict[RunConfig, Run], dict[str, Record]]:
+    """The plan's runs by config and other results by name: all of them, or with `train=False` those that are stored."""
+    if train:
+        runs, records = collect(plan, workspace=place, **options), collect_records(plan, workspace=place, **options)
+    else:
+        runs, records = collect_stored(plan, workspace=place), collect_stored_records(plan, workspace=place)
+    return {run.config: run for run in runs}, {record.path.name: record for record in records}
 
 
-def _export(plan: Plan, runs: Mapping[Any, Run], records: Sequence[Record], folder: Path) -> None:
-    """Write the small records that the figures are drawn from; votes that a record has already are kept."""
+def _export(plan: Plan, runs: Mapping[RunConfig, Run], records: Mapping[str, Record], folder: Path) -> None:
+    """Write the plan's small records, from which figures are drawn; votes that a record has already are kept."""
     from matfl.runs.run import Run
 
-    for config, run in runs.items():
-        if run.path.parent == folder:
+    for config in plan.configs:
+        run = runs.get(config)
+        if run is None or run.path.parent == folder:
             continue
         there = Run(folder / config.name)
         kept = (there.path / "diagnostics.npz").exists() and has_votes(there) and has_votes(run)
         export_record(run, folder, votes=config in plan.votes or kept)
-    for record in records:
-        if record.path.parent != folder:
+    for job in plan.jobs:
+        record = records.get(job_name(job))
+        if record is not None and record.path.parent != folder:
             write_record(folder, record)
 
 

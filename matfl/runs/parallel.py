@@ -13,11 +13,12 @@ from typing import Any
 from matfl.config.run_config import PRESETS, RunConfig
 from matfl.core.extras import require
 from matfl.core.processes import child_of_this
+from matfl.core.surroundings import shows_bars
 from matfl.runs.plugins import Carried, adopt, carried
 from matfl.runs.store import RunError, read_state, run_path
 from matfl.runs.workspace import Workspace
 
-__all__ = ["describe", "register_backend", "train_all", "worker_killed"]
+__all__ = ["describe", "register_backend", "train_all", "work", "worker_killed"]
 
 
 def describe(config: RunConfig) -> str:
@@ -27,8 +28,8 @@ def describe(config: RunConfig) -> str:
     return ", ".join(f"{name}={value}" for name, value in changed.items())
 
 
-def _cost(config: RunConfig) -> float:
-    """Work of a run in arbitrary units, to start the largest first."""
+def work(config: RunConfig) -> float:
+    """Work of a run in arbitrary units: the largest starts first, and others' seconds say how long it may take."""
     images = config.images_per_client or config.images_train or 2000
     size = config.size or 512
     return (
@@ -78,7 +79,7 @@ def train_all(
     federation.prepare(
         configs, device=where, progress=progress and sys.stderr.isatty(), say=_say if progress else None, **places
     )
-    ordered = sorted(configs, key=_cost, reverse=True)
+    ordered = sorted(configs, key=work, reverse=True)
     failures: dict[RunConfig, str] = {}
     with _Monitor(ordered, base, enabled=progress, jobs=jobs) as monitor:
         for index, failure in _results(ordered, base, jobs, backend, options):
@@ -165,7 +166,7 @@ class _Monitor:
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> _Monitor:
-        if self.enabled and sys.stderr.isatty():
+        if self.enabled and shows_bars(sys.stderr):
             from tqdm import tqdm
 
             self.bar = tqdm(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from matfl.models.network import Model
 
-__all__ = ["Run", "export", "list_runs", "load_or_run", "metrics_table", "run"]
+__all__ = ["Run", "export", "find_run", "list_runs", "load_or_run", "metrics_table", "run"]
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def load_or_run(
     given = list(configs)
     wanted = list(dict.fromkeys(given))
     place = workspace or Workspace()
-    found = {} if fresh else {config: run for config in wanted if (run := _find(config, place.runs, place.records))}
+    found = {} if fresh else {config: run for config in wanted if (run := find_run(config, place))}
     missing = [config for config in wanted if config not in found]
     if missing:
         train_all(missing, place, jobs=jobs, backend=backend, device=device, fresh=fresh, progress=progress)
@@ -202,15 +202,15 @@ def load_or_run(
     return [found[config] for config in given]
 
 
-def _find(config: RunConfig, base: Path, records: Sequence[Path]) -> Run | None:
-    """The finished run of `config`, made of the pictures that this version renders.
+def find_run(config: RunConfig, workspace: Workspace) -> Run | None:
+    """The finished run of `config` in the store or the records, made of the pictures that this version renders.
 
     A committed record may be of an older arithmetic: it is drawn as it is, and says so (`Run.outdated`). A run of the
     store may not.
     """
     from matfl.runs.engine import data_difference, data_version
 
-    for folder in (base, *records):
+    for folder in (workspace.runs, *workspace.records):
         path = run_path(config, folder)
         if not (path / "config.json").exists():
             continue
@@ -222,7 +222,7 @@ def _find(config: RunConfig, base: Path, records: Sequence[Path]) -> Run | None:
         if not is_finished(path, config):
             continue
         stored, today = read_provenance(path).get("data") or {}, data_version(config)
-        if folder != base:
+        if folder != workspace.runs:
             stored, today = without_arithmetic(stored), without_arithmetic(today)
         difference = data_difference(stored, today)
         if not difference:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from matfl.config.run_config import RunConfig, override
-from matfl.paper.studies.base import Plan, base_config, report_seeds, setting, sizes
-from matfl.paper.studies.session import collect_records
-from matfl.paper.studies.store import Arrays
+from matfl.paper.studies.base import base_config, report_seeds, setting, sizes
+from matfl.paper.studies.store import Arrays, Record
 from matfl.tasks.task import pairs
 
 if TYPE_CHECKING:
@@ -69,12 +68,12 @@ def jobs(preset: str, *, seeds: int = 0, settings: str = "") -> tuple[ConstantAn
     return tuple(ConstantAnswers(config=setting(alone, base.tasks, seed=seed)) for seed in report_seeds(count))
 
 
-def levels(preset: str, *, seeds: int = 0, settings: str = "") -> pd.DataFrame:
-    """The mean over the seeds' pictures, a row a pair: columns pair, chance. Computed where it isn't stored."""
+def levels(records: Sequence[Record]) -> pd.DataFrame:
+    """The mean over the seeds' pictures, a row a pair: columns pair, chance. Records of other kinds are passed over."""
     import pandas as pd
 
-    records = collect_records(Plan(jobs=jobs(preset, seeds=seeds, settings=settings)))
-    scores = [record.values["constant"] for record in records]
-    return pd.DataFrame(
-        [{"pair": name, "chance": float(np.mean([each[name] for each in scores]))} for name in scores[0]]
-    )
+    kind = ConstantAnswers.kind
+    found = [record.values["constant"] for record in records if record.path.name.partition("-")[0] == kind]
+    names = dict.fromkeys(name for scores in found for name in scores)
+    means = [{"pair": name, "chance": float(np.mean([scores[name] for scores in found]))} for name in names]
+    return pd.DataFrame(means, columns=["pair", "chance"])

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import matfl
-from matfl.core.files import digest, replace_file
+from matfl.config.run_config import preset as preset_config
+from matfl.core.files import digest, replace_file, unfinished
 from matfl.core.manifest import read_checked, write_files
+from matfl.core.surroundings import is_live
 from matfl.paper.claims import Claim
 from matfl.paper.studies.base import Plan
-from matfl.paper.studies.store import Job, Record, job_name, load_or_compute
+from matfl.paper.studies.paper_claims import not_computed
+from matfl.paper.studies.partial import forget, tolerate
+from matfl.paper.studies.stock import Stock, comparable, stored_runs, take_stock
+from matfl.paper.studies.store import Job, Record, find_record, job_name, load_or_compute
 from matfl.runs.store import RunError
 from matfl.runs.workspace import Workspace, checkout
 
@@ -31,13 +36,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Report",
     "Session",
+    "check_writable",
     "collect",
     "collect_records",
+    "collect_stored",
+    "collect_stored_records",
     "export_record",
     "has_votes",
     "merged",
     "notebooks_folder",
     "read_claims",
+    "stock",
 ]
 
 VOTES = ("votes", "similarity")
@@ -52,6 +61,22 @@ def notebooks_folder() -> Path:
     """The notebooks of the checkout, or those packed into the wheel."""
     root = checkout()
     return root / "notebooks" if root else Path(matfl.__file__).resolve().parent / "notebooks"
+
+
+def collect_stored(plan: Plan, *, workspace: Workspace | None = None) -> list[Run]:
+    """Of the plan's runs, in order, those that can be drawn from what is stored; nothing is trained.
+
+    A run whose single-task baseline is missing cannot (`matfl.paper.studies.stock.comparable`).
+    """
+    place = workspace or Workspace()
+    found = stored_runs(plan, _suffices, place)
+    usable = set(comparable(found, plan))
+    return [_recorded(found[config], place.records, plan) for config in plan.configs if config in usable]
+
+
+def stock(plan: Plan, *, preset: str, workspace: Workspace | None = None, trains: bool = False) -> Stock:
+    """What of the plan is stored and what is missing, with the minutes and the place that it would take."""
+    return take_stock(plan, _suffices, preset=preset, workspace=workspace, trains=trains)
 
 
 def collect(plan: Plan, *, workspace: Workspace | None = None, fresh: bool = False, **options: Any) -> list[Run]:
@@ -111,6 +136,23 @@ def collect_records(plan: Plan, *, workspace: Workspace | None = None, **options
     return load_or_compute(plan.jobs, runs_dir=place.runs, records=place.records, provenance=versions, **options)
 
 
+def collect_stored_records(plan: Plan, *, workspace: Workspace | None = None) -> list[Record]:
+    """Of the plan's other results, in order, those that are stored; nothing is computed."""
+    place = workspace or Workspace()
+    found = (find_record(job, place.runs, place.records) for job in plan.jobs)
+    return [record for record in found if record is not None]
+
+
+def check_writable(folder: Path, remedy: str) -> None:
+    """Make a folder and try to write there, before anything is computed. Raises RunError with the remedy."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with unfinished(folder / "writable") as probe:
+            probe.write_bytes(b"")
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written to ({error}): {remedy}") from None
+
+
 class Report:
     """Verdicts on claims, shown as a list in notebooks."""
 
@@ -124,19 +166,54 @@ class Report:
         return "\n".join(claim.markdown() for claim in self.claims)
 
 
-class Session:
-    """One notebook's access to results. It writes files only where $MATFL_FIGURES names a folder (the driver does)."""
+def _trains(train: bool | str) -> bool:
+    """Whether missing results are trained: as asked, and for 'ask' only where nobody looks (a batch)."""
+    answers: dict[bool | str, bool] = {True: True, False: False, "yes": True, "no": False, "ask": not is_live()}
+    if train not in answers:
+        raise ValueError(f"train={train!r}: choose 'ask' (train in a batch, show in an open notebook), 'yes' or 'no'")
+    return answers[train]
 
-    def __init__(self, study: str, preset: str) -> None:
+
+class Session:
+    """One notebook's access to results. It writes files only where $MATFL_FIGURES names a folder (the driver does).
+
+    Args:
+        study: the notebook's name.
+        preset: of its runs.
+        train: whether what is missing is trained: 'yes' or True, 'no' or False, or 'ask', which in an open notebook
+            only shows what is missing and in a batch trains it.
+    """
+
+    def __init__(self, study: str, preset: str, *, train: bool | str = "ask") -> None:
+        preset_config(preset)
         self.study = study
         self.preset = preset
+        self.trains = _trains(train)
+        self.missing = 0
+        self.reported = False
+        forget()
         self.configs: dict[str, RunConfig] = {}
         self.names: list[str] = []
         self.versions: set[str] = set()
 
+    def stock(self, plan: Plan) -> Stock:
+        """What of the plan is stored and what is missing, to be shown before anything trains.
+
+        Where something is missing and not to be trained, the cells that follow draw what they can and say in a sentence
+        what they cannot (`matfl.paper.studies.partial`). Raises RunError where it is to be trained and the run store
+        cannot be written.
+        """
+        found = stock(plan, preset=self.preset, trains=self.trains)
+        if found.missing and self.trains:
+            check_writable(found.place.runs, "choose another run store with MATFL_RUNS or --runs-dir")
+        self.missing = 0 if self.trains else found.missing
+        if self.missing:
+            tolerate(self)
+        return found
+
     def runs(self, plan: Plan) -> list[Run]:
-        """The plan's runs; missing ones are trained now, with progress on stderr."""
-        runs = collect(plan)
+        """The plan's runs; missing ones are trained now, with progress on stderr, or left out (`train`)."""
+        runs = collect(plan) if self.trains else collect_stored(plan)
         for run in runs:
             self.configs[run.config.name] = run.config
             self.versions.add(str(run.provenance.get("torch")))
@@ -144,8 +221,8 @@ class Session:
         return runs
 
     def records(self, plan: Plan) -> list[Record]:
-        """The plan's other results; missing ones are computed now."""
-        records = collect_records(plan)
+        """The plan's other results; missing ones are computed now, or left out (`train`)."""
+        records = collect_records(plan) if self.trains else collect_stored_records(plan)
         self.names += [record.path.name for record in records]
         self._notice([record.outdated for record in records], "results")
         return records
@@ -197,7 +274,8 @@ class Session:
 
     def report(self, claims: Iterable[Claim]) -> Report:
         """The verdicts, to be shown; the driver finds them in `<study>.json` of $MATFL_FIGURES."""
-        report = Report(tuple(claims))
+        report = Report(not_computed(self.study, claims) if self.missing else tuple(claims))
+        self.reported = True
         if folder := os.environ.get("MATFL_FIGURES"):
             content = {"claims": [claim.row() for claim in report.claims], "provenance": self.provenance()}
             replace_file(Path(folder) / f"{self.study}.json", json.dumps(content, indent=1, sort_keys=True) + "\n")

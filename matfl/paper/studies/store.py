@@ -25,11 +25,12 @@ from matfl.core.files import json_bytes, json_hash
 from matfl.core.locks import BusyError, locked
 from matfl.core.manifest import MANIFEST, DamageError, read_checked, read_manifest, write_files
 from matfl.core.processes import child_of_this
+from matfl.core.surroundings import shows_bars
 from matfl.runs.arithmetic import differences, without_arithmetic
 from matfl.runs.parallel import register_backend, worker_killed
 from matfl.runs.store import RunError
 
-__all__ = ["Job", "Record", "job_name", "load_or_compute", "read_record", "write_record"]
+__all__ = ["Job", "Record", "find_record", "job_name", "load_or_compute", "read_record", "write_record"]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -202,13 +203,25 @@ def _progress(results: Iterable[bool], total: int, title: str) -> Iterator[bool]
     """Pass results on; a bar on a terminal, else a line for every tenth of them."""
     from tqdm import tqdm
 
-    if sys.stderr.isatty():
+    if shows_bars(sys.stderr):
         yield from tqdm(results, total=total, desc=title, file=sys.stderr, leave=False)
         return
     for done, result in enumerate(results, 1):
         if done * 10 // total > (done - 1) * 10 // total:
             print(f"{title}: {done}/{total}", file=sys.stderr, flush=True)
         yield result
+
+
+def find_record(job: Job, runs_dir: Path, records: Sequence[Path] = ()) -> Record | None:
+    """The job's stored record, of `runs_dir` only if its arithmetic is today's; None where there is none."""
+    for place in (folder / job_name(job) for folder in (runs_dir, *records)):
+        if not _stored(place, job):
+            continue
+        record = read_record(place)
+        old = tuple(differences(record.spec.get("data", {}), job.spec().get("data", {})))
+        if not old or place.parent != runs_dir:
+            return replace(record, outdated=old)
+    return None
 
 
 def load_or_compute(
@@ -235,20 +248,15 @@ def load_or_compute(
             continue
         if fresh:
             _discard(job, runs_dir / name)
-        places = [] if fresh else [folder / name for folder in (runs_dir, *records)]
-        for place in places:
-            if not _stored(place, job):
-                continue
-            record = read_record(place)
-            old = tuple(differences(record.spec.get("data", {}), job.spec().get("data", {})))
-            if old and place.parent == runs_dir:
-                _discard(job, place)  # only committed records are drawn as they are
-                continue
-            found[name] = replace(record, outdated=old)
-            break
-        else:
+        record = None if fresh else find_record(job, runs_dir, records)
+        if record is None:
             missing[name] = job
+        else:
+            found[name] = record
     if missing:
+        for name, job in missing.items():
+            if _stored(runs_dir / name, job) and find_record(job, runs_dir) is None:
+                _discard(job, runs_dir / name)  # of an older arithmetic: only committed records are drawn as they are
         _compute(missing, runs_dir, jobs=jobs, backend=backend, device=device)
         for name, job in missing.items():
             found[name] = _finish(job, runs_dir / name, provenance or {})
