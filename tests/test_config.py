@@ -92,6 +92,7 @@ IMPOSSIBLE = {
     "batch_size": [(0, "from 1 up to"), (2**62, "up to 65536")],
     "width": [(0, "from 1 up to"), (2**63, "up to 4096")],
     "head_channels": [(0, "from 1 up to")],
+    "balance": [("mean", "choose one of 'sum'"), ("pcgrad", "every client has one: leave it out, or join tasks")],
     "evaluate_every": [(0, "from 1 up to")],
     "lr": [
         (0.0, "above 0"),
@@ -298,6 +299,7 @@ def changed(config, field):
         "codec": "int8",
         "codec_share": 0.5,
         "late": 0.5,
+        "balance": "cagrad",
     }
     value = others[field] if field in others else getattr(config, field) + 1
     needs = {
@@ -305,6 +307,7 @@ def changed(config, field):
         "attack": {"attackers": 1},
         "attackers": {"attack": "scale"},
         "dp_noise": {"dp_clip": 1.0},
+        "balance": {"tasks": "outdoor/semseg+sal,outdoor/edge", "k": 2},
     }
     extra = needs.get(field, {})
     return replace(config, **{field: value, **extra})

@@ -559,9 +559,15 @@ def test_what_a_strategy_makes_of_replies_of_another_form(cache, tmp_path):
     strategy = ManyTask(server, state, store.Records(), Nodes(settings=settings), tmp_path, "run")
     with pytest.raises(ValueError, match="lacks the records 'model' and 'result'"):
         strategy._reply(0, RecordDict({"result": MetricRecord({"loss": 1.0})}), {"up": 0})
-    for record in ({"names": ["a"], "values": [1.0, 2.0]}, {"names": ["a"], "values": [1]}, {"names": [1.0]}):
-        with pytest.raises(ValueError, match="not names and values"):
-            metric_rows(RecordDict({"metrics": ConfigRecord(record)}), server.evaluated[0], "local", round=1)
+    sound = {"tasks": ["semseg"], "names": ["a"], "values": [1.0]}
+    assert metric_rows(RecordDict({"metrics": ConfigRecord(sound)}), server.evaluated[0], "local", round=1)
+    for wrong in ({"values": [1.0, 2.0]}, {"values": [1]}, {"names": [1.0]}, {"tasks": []}, {"names": 3}):
+        record = RecordDict({"metrics": ConfigRecord(sound | wrong)})
+        with pytest.raises(ValueError, match="not tasks, names and values"):
+            metric_rows(record, server.evaluated[0], "local", round=1)
+    foreign = RecordDict({"metrics": ConfigRecord(sound | {"tasks": ["depth"]})})
+    with pytest.raises(ValueError, match="of task 'depth', which is none of outdoor/semseg"):
+        metric_rows(foreign, server.evaluated[0], "local", round=1)
 
 
 def test_the_bench_finds_messages_hardly_larger_than_their_numbers(tmp_path, capsys):

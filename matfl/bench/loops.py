@@ -24,7 +24,7 @@ from matfl.config.run_config import RunConfig, override
 from matfl.core.streams import stream
 from matfl.data.augment import MEAN, STD, augment
 from matfl.data.split import network_size
-from matfl.models.network import Model, build
+from matfl.models.network import Head, Model, build
 from matfl.tasks.task import Pair, pairs
 
 __all__ = ["LOOPS", "PER_CORE", "Epoch", "Pictures", "arrays"]
@@ -97,6 +97,7 @@ class _PlainModel(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.features = nn.Sequential(*model.backbone.children())
+        assert isinstance(model.head, Head)
         self.head = model.head
         branch = model.head.aspp.convs[-1]
         branch.forward = ASPPPooling.forward.__get__(branch)

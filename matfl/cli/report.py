@@ -20,7 +20,7 @@ from matfl.config.run_config import RunConfig
 from matfl.runs import plugins
 from matfl.runs.run import Run
 from matfl.runs.store import RunError, read_settings, read_state
-from matfl.tasks.task import pairs
+from matfl.tasks.task import parts_of
 
 if TYPE_CHECKING:
     from matfl.runs.engine import Progress
@@ -136,8 +136,8 @@ def _show_unknown(run: Run, error: RunError) -> str:
 def _metrics(run: Run) -> str:
     frame = run.metrics
     rows = []
-    for pair in pairs(run.config.tasks):
-        mine = frame[(frame["domain"] == pair.domain.name) & (frame["task"] == pair.task.name)]
+    for pair in parts_of(run.config.tasks):
+        mine = frame[(frame["domain"] == pair.domain.name) & (frame["task"] == pair.label)]
         for metric in dict.fromkeys(mine["metric"]):
             values = mine[mine["metric"] == metric].groupby(["kind", "round"])["value"].mean()
             course = values.get("global")
@@ -156,7 +156,7 @@ def _metrics(run: Run) -> str:
         return "no round has been evaluated yet"
     last_round = int(frame["round"].max())
     text = table(("task", "metric", "global", "local", "course"), rows)
-    derived = ", ".join(pair.name for pair in pairs(run.config.tasks) if pair.derived)
+    derived = ", ".join(pair.name for pair in parts_of(run.config.tasks) if pair.derived)
     return (
         f"{text}\n(round {last_round}; global: the task's model after aggregation; local: clients' models after "
         f"local training, averaged; *: main metric{f'; derived labels: {derived}' if derived else ''})"

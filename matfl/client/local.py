@@ -16,6 +16,7 @@ from matfl.client.training import Correction, TrainResult
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import stream
 from matfl.models.network import Model
+from matfl.tasks.joint import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,9 +183,9 @@ class Local:
         finally:
             self.model.load_state_dict(before)
 
-    def _tensors(self, images: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _tensors(self, images: Sequence[int]) -> tuple[Tensor, Targets]:
         if images not in self._cache:
-            self._cache[tuple(images)] = self._there.tensors(self.client.pair.task.name, images, self.device)
+            self._cache[tuple(images)] = self._there.tensors_of(self.client.pair, images, self.device)
         return self._cache[tuple(images)]
 
     @property
@@ -194,5 +195,5 @@ class Local:
         return self.split
 
     @cached_property
-    def _cache(self) -> dict[Sequence[int], tuple[Tensor, Tensor]]:
+    def _cache(self) -> dict[Sequence[int], tuple[Tensor, Targets]]:
         return {}

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from matfl.client.objective import balance_of, follow, loss_weight, losses, total
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import derive, stream
 from matfl.data.augment import augment, normalise
 from matfl.models.backbone import find_backbone
 from matfl.models.network import Model
+from matfl.tasks.joint import Joint, Packed, Targets
 from matfl.tasks.meters import Meter
 from matfl.tasks.task import Pair
 
@@ -52,7 +54,8 @@ class TrainResult:
     """What one client's local training did."""
 
     loss: float
-    """Mean over all steps of the task's loss, without loss weight, proximal term or weight decay."""
+    """Mean over all steps of the task's loss, without loss weight, proximal term or weight decay; of several tasks the
+    sum of theirs, each times its weight over their mean."""
     seconds: float
     images: int
     """Image passes: images a step, summed over steps and epochs."""
@@ -85,15 +88,10 @@ def learning_rate(config: RunConfig, round: int) -> float:
     return config.lr * config.lr_decay ** (round - 1)
 
 
-def loss_weight(config: RunConfig, pair: Pair) -> float:
-    """Factor on the task's loss: the field's with `loss_weights='field'`, else 1."""
-    return pair.task.loss_weight if config.loss_weights == "field" else 1.0
-
-
 def train(
     model: Model,
     images_u8: Tensor,
-    targets: Tensor,
+    targets: Targets,
     pair: Pair,
     config: RunConfig,
     *,
@@ -107,9 +105,10 @@ def train(
     """Train `model` in place for `config.local_epochs` on one client's images, from the state that it holds.
 
     images_u8 (n, 3, H, W) and targets (n, ...) may lie on the model's device or anywhere else; batches follow the
-    model. Adam (amsgrad, L2 term) is made anew; order, augmentation and dropout depend on config.seed, round, client
-    and phase alone. A last batch of one image is skipped: batch norm needs two. Nothing waits for the device within an
-    epoch.
+    model. A pair of several tasks takes their targets `Packed`, and joins their gradients by `config.balance`. Adam
+    (amsgrad, L2 term) is made anew; order, augmentation and dropout depend on config.seed, round, client and phase
+    alone. A last batch of one image is skipped: batch norm needs two. Nothing waits for the device within an epoch,
+    unless gradients are balanced.
 
     Args:
         round: 1-based.
@@ -152,7 +151,8 @@ def train(
     scale = loss_weight(config, pair)
     key = (round - 1, client, phase) if phase else (round - 1, client)
     generator = stream(config.seed, "train", *key)
-    total = torch.zeros((), device=device, dtype=torch.float64 if device.type != "mps" else torch.float32)
+    balance = balance_of(config, pair, stream(config.seed, "balance", *key))
+    seen = torch.zeros((), device=device, dtype=torch.float64 if device.type != "mps" else torch.float32)
     steps = passes = 0
     frozen = _frozen(p for name, p in model.named_parameters() if name not in parameters)
     with _dropout_from(derive(config.seed, "dropout", *key), device), _deterministic(device), frozen:
@@ -172,21 +172,21 @@ def train(
                 )
                 with _autocast(device, dtype):
                     prediction = model(images.contiguous(memory_format=layout))
-                loss = pair.task.loss(prediction, target)
+                parts = losses(prediction, target, pair, config)
                 optimizer.zero_grad()
-                (scale * loss).backward()
+                follow([scale * loss for loss in parts], parameters, balance)
                 if correct:
                     correct(parameters)
                 optimizer.step()
-                total += loss.detach()
+                seen += total(parts).detach()
                 steps += 1
                 passes += len(batch)
-            if not math.isfinite(total.item()):
+            if not math.isfinite(seen.item()):
                 raise FloatingPointError(
                     f"client {client} ({pair}): the loss is not finite in round {round}, epoch {epoch}; "
                     f"lower lr={config.lr}, or set precision='fp32' if it is not"
                 )
-    return TrainResult(loss=total.item() / steps, seconds=time.perf_counter() - began, images=passes, steps=steps)
+    return TrainResult(loss=seen.item() / steps, seconds=time.perf_counter() - began, images=passes, steps=steps)
 
 
 def add_pull(parameters: Mapping[str, Tensor], origin: Mapping[str, Tensor], strength: float) -> None:
@@ -208,30 +208,32 @@ def aspects(split: Split, indices: Sequence[int]) -> Tensor | None:
 
 
 @torch.no_grad()
-def mean_loss(model: Model, images_u8: Tensor, targets: Tensor, pair: Pair, config: RunConfig) -> float:
+def mean_loss(model: Model, images_u8: Tensor, targets: Targets, pair: Pair, config: RunConfig) -> float:
     """Mean loss of `model` on images that are not augmented, in evaluation mode; every image counts the same.
 
-    Shapes as in `train`; the task's loss without its weight. Nothing is learned and nothing random is drawn.
+    Shapes and loss as in `train`, without the loss weight. Nothing is learned and nothing random is drawn.
     """
     losses = _plain_losses(model, images_u8, targets, pair, config)
     return sum(float(loss) * count for loss, count in losses) / len(images_u8)
 
 
-def mean_gradient(model: Model, images_u8: Tensor, targets: Tensor, pair: Pair, config: RunConfig) -> dict[str, Tensor]:
+def mean_gradient(
+    model: Model, images_u8: Tensor, targets: Targets, pair: Pair, config: RunConfig
+) -> dict[str, Tensor]:
     """The gradient of `mean_loss` times the task's loss weight in the backbone's parameters, by `Model`'s names."""
     parameters = {name: p for name, p in model.named_parameters() if name.startswith("backbone.")}
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    summed = {name: torch.zeros_like(p) for name, p in parameters.items()}
     for loss, count in _plain_losses(model, images_u8, targets, pair, config):
         scaled = loss_weight(config, pair) * loss * (count / len(images_u8))
         parts = torch.autograd.grad(scaled, list(parameters.values()), allow_unused=True)
-        for name, part in zip(total, parts):
+        for name, part in zip(summed, parts):
             if part is not None:
-                total[name] += part
-    return total
+                summed[name] += part
+    return summed
 
 
 def _plain_losses(
-    model: Model, images_u8: Tensor, targets: Tensor, pair: Pair, config: RunConfig
+    model: Model, images_u8: Tensor, targets: Targets, pair: Pair, config: RunConfig
 ) -> Iterator[tuple[Tensor, int]]:
     """(loss, images) of each batch, in order, in evaluation mode and without augmentation."""
     device = next(model.parameters()).device
@@ -243,7 +245,7 @@ def _plain_losses(
         for picture, label in zip(images_u8.split(config.batch_size), targets.split(config.batch_size)):
             with _autocast(device, dtype):
                 prediction = model(normalise(picture.to(device)).contiguous(memory_format=layout))
-            yield pair.task.loss(prediction, label.to(device)), len(picture)
+            yield total(losses(prediction, label.to(device), pair, config)), len(picture)
 
 
 @contextmanager
@@ -287,17 +289,19 @@ def evaluate(
     model: Model, split: Split, pair: Pair, config: RunConfig, *, device: torch.device | str
 ) -> dict[str, float]:
     """Every metric of `pair`'s task on all images of `split`, as `measure` takes them."""
-    return measure(model, split, pair, config, device=device).compute()
+    return measure(model, split, pair, config, device=device)[pair].compute()
 
 
 @torch.no_grad()
-def measure(model: Model, split: Split, pair: Pair, config: RunConfig, *, device: torch.device | str) -> Meter:
-    """The meter of `pair`'s task after all images of `split`, at the labels' native resolution.
+def measure(
+    model: Model, split: Split, pair: Pair, config: RunConfig, *, device: torch.device | str
+) -> dict[Pair, Meter]:
+    """The meter of each part of `pair` after all images of `split`, at the labels' native resolution.
 
-    Images enter at network size; answers go to each image's own size before they are measured (`answers`). Images of
-    one size go through the network together.
+    A pair of one task is its only part. Images enter at network size; answers go to each image's own size before they
+    are measured (`answers`). Images of one size go through the network together, and once for all parts.
     """
-    measured = pair.meter(edge_protocol=config.edge_protocol)
+    measured = {part: part.meter(edge_protocol=config.edge_protocol) for part in pair.parts}
     height, width = split.images.shape[-2:]
     at_once = max(1, min(64, PIXELS // (height * width)))
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -306,18 +310,26 @@ def measure(model: Model, split: Split, pair: Pair, config: RunConfig, *, device
     for size, members in groups.items():
         for first in range(0, len(members), at_once):
             indices = members[first : first + at_once]
-            images, target = split.tensors(pair.task.name, indices, device)
-            if split.natives is not None:
-                target = torch.stack([torch.from_numpy(split.truth(pair.task.name, i)) for i in indices]).to(device)
-            measured.update(answers(model, images, pair, config, size=size), target)
+            images, targets = split.tensors_of(pair, indices, device)
+            answered = answers(model, images, pair, config, size=size)
+            own = targets.parts if isinstance(targets, Packed) else (targets,)
+            for (part, meter), answer, target in zip(measured.items(), answered, own, strict=True):
+                if split.natives is not None:
+                    truth = [torch.from_numpy(split.truth(part.task.name, i)) for i in indices]
+                    meter.update(answer, torch.stack(truth).to(device))
+                else:
+                    meter.update(answer, target)
     return measured
 
 
 @torch.no_grad()
-def answers(model: Model, images_u8: Tensor, pair: Pair, config: RunConfig, *, size: tuple[int, int]) -> Tensor:
+def answers(
+    model: Model, images_u8: Tensor, pair: Pair, config: RunConfig, *, size: tuple[int, int]
+) -> tuple[Tensor, ...]:
     """What `model` answers on images (B, 3, H, W) at network size, at another (height, width): see `Task.answer`.
 
-    The one way from pictures to answers, for measuring and for predictions; in the arithmetic of training.
+    One answer for each part of the pair, so one alone of a pair with one task. The one way from pictures to answers,
+    for measuring and for predictions; in the arithmetic of training.
     """
     device = next(model.parameters()).device
     dtype = resolve_precision(config, device)
@@ -325,4 +337,5 @@ def answers(model: Model, images_u8: Tensor, pair: Pair, config: RunConfig, *, s
     model.to(memory_format=layout).eval()  # type: ignore[call-overload]
     with _deterministic(device), _autocast(device, dtype):
         output = model(normalise(images_u8.to(device)).contiguous(memory_format=layout))
-    return pair.task.answer(output, size)
+    outputs = pair.task.slices(output) if isinstance(pair.task, Joint) else (output,)
+    return tuple(part.task.answer(own, size) for part, own in zip(pair.parts, outputs, strict=True))

@@ -50,6 +50,7 @@ DEFAULTS: Mapping[str, object] = MappingProxyType(
         "head_start": "shared",
         "heads": "task",
         "loss_weights": "none",
+        "balance": "sum",
         "backbone": "resnet18",
         "width": 64,
         "head_channels": 256,

@@ -94,7 +94,8 @@ class RunConfig:
     parameters: Parameters = ()
     """The method's own parameters that differ from its defaults, sorted by name: set as in `fedprox.mu=0.1`."""
     tasks: str = "paper9"
-    """A task set (`matfl.tasks.task.TASK_SETS`) or a comma-separated list of `domain/task` pairs."""
+    """A task set (`matfl.tasks.task.TASK_SETS`) or a comma-separated list of `domain/task` pairs. Clients with several
+    tasks of a domain are listed as `domain/task+task`."""
     clients_per_task: int = 2
     """N/C (section 4.1)."""
     k: int = 8
@@ -156,6 +157,9 @@ class RunConfig:
     """'task' averages a task's heads every round; 'local' leaves each client its own."""
     loss_weights: Literal["field", "none"] = "none"
     """'field' multiplies each loss by its task's customary weight; 'none' is the authors' code."""
+    balance: Literal["sum", "pcgrad", "cagrad"] = "sum"
+    """How clients with several tasks join them: 'sum' adds the weighted losses; PCGrad or CAGrad join the gradients on
+    the backbone."""
     backbone: str = "resnet18"
     """'resnet18', 'resnet34', 'resnet50', 'timm:NAME' or a plug-in's."""
     output_stride: int = 8
@@ -226,6 +230,11 @@ class RunConfig:
             )
         self._check_backbone()
         self._check_clients()
+        if self.balance != "sum" and all(len(p.parts) == 1 for p in chosen):
+            raise ValueError(
+                f"balance={self.balance!r} joins the gradients of a client's tasks, but in tasks={self.tasks!r} every "
+                "client has one: leave it out, or join tasks of a domain with '+' ('outdoor/semseg+sal')"
+            )
         for p in chosen:
             if not (self.size or p.domain.size or p.domain.rendered):
                 raise ValueError(f"size=0: domain {p.domain.name!r} has no network size of its own; set size")

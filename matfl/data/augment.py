@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from matfl.tasks.task import Pair
+from matfl.tasks.joint import Packed, Targets
+from matfl.tasks.task import Pair, Task
 
 __all__ = ["MEAN", "RULES", "STD", "Warp", "augment", "draw", "normalise", "warp"]
+
+T = TypeVar("T", bound=Targets)
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -75,20 +78,20 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def augment(
-    images: Tensor, target: Tensor, pair: Pair, *, generator: torch.Generator, aspect: float | Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+    images: Tensor, target: T, pair: Pair, *, generator: torch.Generator, aspect: float | Tensor | None = None
+) -> tuple[Tensor, T]:
     """A randomly warped batch: images uint8 (B, 3, H, W) and the pair's target -> (normalised float32, target).
 
     Targets are class-like uint8 (B, H, W), numbers (B, H, W) or directions (B, 3, H, W); the last two come back as
-    float32. `generator` lives on the CPU and is read before the device is touched, so nothing waits for
-    the device. `aspect` is as in `warp`.
+    float32. Those of several tasks (`Packed`) are warped alike. `generator` lives on the CPU and is read before the
+    device is touched, so nothing waits for the device. `aspect` is as in `warp`.
     """
     return warp(images, target, pair, draw(pair.domain.augmentation, len(images), generator=generator), aspect=aspect)
 
 
 def warp(
-    images: Tensor, target: Tensor, pair: Pair, numbers: Warp, *, aspect: float | Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+    images: Tensor, target: T, pair: Pair, numbers: Warp, *, aspect: float | Tensor | None = None
+) -> tuple[Tensor, T]:
     """The batch warped by the given numbers; shapes and types as in `augment`.
 
     Images and normals are sampled bilinearly, other labels at the nearest pixel. Normals point right, down and towards
@@ -119,9 +122,16 @@ def warp(
     grid = _grid(numbers_BK[:, :2], numbers_BK[:, 2:4], height, width)
 
     pictures = F.grid_sample(normalise(images), grid, align_corners=False)
-    task = pair.task
+    if isinstance(target, Packed):
+        each = zip(pair.parts, target.parts, strict=True)
+        return pictures, cast(T, Packed(tuple(_labels(part.task, its, grid, numbers_BK) for part, its in each)))
+    return pictures, cast(T, _labels(pair.task, cast(Tensor, target), grid, numbers_BK))
+
+
+def _labels(task: Task, target: Tensor, grid: Tensor, numbers_BK: Tensor) -> Tensor:
+    """A task's target read at the grid's positions, its values changed as the picture was (columns 4 and on)."""
     if task.geometry == "direction":
-        return pictures, _turn(F.grid_sample(target.float(), grid, align_corners=False), *numbers_BK[:, 4:7].unbind(1))
+        return _turn(F.grid_sample(target.float(), grid, align_corners=False), *numbers_BK[:, 4:7].unbind(1))
     if target.dtype == torch.uint8:
         # Complemented labels make the sampler's fill of 0 the ignore value 255.
         labels = ~_nearest(~target, grid).to(torch.uint8)
@@ -134,7 +144,7 @@ def warp(
             labels = labels.masked_fill_(missing, task.unlabelled)
     if task.selective:
         labels.masked_fill_(~task.counts(labels).view(-1, 1, 1), task.unlabelled)
-    return pictures, labels
+    return labels
 
 
 def _grid(by_x_B2: Tensor, by_y_B2: Tensor, height: int, width: int) -> Tensor:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from matfl.config.run_config import RunConfig
-from matfl.tasks.task import TASKS, Domain
+from matfl.tasks.joint import Packed, Targets
+from matfl.tasks.task import TASKS, Domain, Pair
 
 __all__ = ["Natives", "Split", "network_size"]
 
@@ -81,8 +82,17 @@ class Split:
             torch.from_numpy(np.asarray(self.labels[task_name][chosen])).to(device),
         )
 
+    def tensors_of(
+        self, pair: Pair, indices: Sequence[int] | np.ndarray, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Targets]:
+        """`tensors` for a client's pair; where it joins several tasks the targets are `Packed`."""
+        each = [self.tensors(part.task.name, indices, device) for part in pair.parts]
+        return each[0] if len(each) == 1 else (each[0][0], Packed(tuple(targets for _, targets in each)))
+
     def counting(self, task_name: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Which of the given images count for a task (`Task.counts`): bool, one each."""
+        """Which of the given images count for a task (`Task.counts`), or for each of those joined: bool, one each."""
+        if "+" in task_name:
+            return np.all([self.counting(task, indices) for task in task_name.split("+")], 0)
         self._check(task_name)
         chosen, task = np.asarray(indices, dtype=np.int64), TASKS.find(task_name)
         if not task.selective:

@@ -110,9 +110,10 @@ def share(config: RunConfig, node: NodeSettings) -> Client:
     tasks = [
         p.name for p in pairs(config.tasks) if p == node.pair or (p.domain == node.pair.domain and not node.own_data)
     ]
-    alone = override(config, tasks=",".join(tasks), clients_per_task=count, k=1)
-    mine = [client for client in partition(alone, {node.pair.domain.name: train}) if client.pair == node.pair]
-    return replace(mine[node.client % count], index=node.client)
+    alone = override(config, tasks=",".join(tasks), clients_per_task=count, k=1, balance="sum")
+    dealt = partition(alone, {node.pair.domain.name: train})
+    mine = [client for client in dealt if client.pair.name == node.pair.name]
+    return replace(mine[node.client % count], index=node.client, pair=node.pair)
 
 
 @app.query()
@@ -132,7 +133,7 @@ def query(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records
     }
     records: Records = {"who": ConfigRecord(cast(Any, who))}
     if sums := label_sums(client, _split(config, node, "train")):
-        records["labels"] = MetricRecord({"sums": list(sums)})
+        records["labels"] = MetricRecord({task: list(values) for task, values in sums.items()})
     return records
 
 
@@ -226,5 +227,7 @@ def _device(model: Model) -> torch.device:
 
 def _measure(model: Model, config: RunConfig, node: NodeSettings) -> ConfigRecord:
     device = next(model.parameters()).device
-    values = local.evaluate(model, _split(config, node, "val"), node.pair, config, device=device)
-    return ConfigRecord({"names": list(values), "values": [float(value) for value in values.values()]})
+    meters = local.measure(model, _split(config, node, "val"), node.pair, config, device=device)
+    found = [(part.label, *named) for part, meter in meters.items() for named in meter.compute().items()]
+    tasks, names, values = zip(*found)
+    return ConfigRecord({"tasks": list(tasks), "names": list(names), "values": list(map(float, values))})

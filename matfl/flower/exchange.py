@@ -114,11 +114,14 @@ def metric_rows(content: RecordDict, owner: Owner, kind: str, *, round: int) -> 
     """A reply's metrics as rows of metrics.csv after `round` rounds. Raises ValueError when they have another form."""
     record = content.get("metrics")
     held: dict[str, Any] = dict(record) if isinstance(record, ConfigRecord) else {}
-    names, values = held.get("names", 0), held.get("values", 0)
-    sound = isinstance(names, list) and isinstance(values, list) and len(names) == len(values)
+    tasks, names, values = (held.get(key, 0) for key in ("tasks", "names", "values"))
+    lists = (tasks, names, values)
+    sound = all(isinstance(given, list) for given in lists) and len(tasks) == len(names) == len(values)
     if not sound or not all(isinstance(n, str) for n in names) or not all(isinstance(v, float) for v in values):
-        raise ValueError("its metrics are not names and values")
+        raise ValueError("its metrics are not tasks, names and values")
+    if unknown := [task for task in tasks if task not in {part.label for part in owner.pair.parts}]:
+        raise ValueError(f"its metrics are of task {unknown[0]!r}, which is none of {owner.pair.name}")
     return [
-        MetricRow(round, owner.pair.domain.name, owner.pair.task.name, owner.client, kind, name, value)
-        for name, value in zip(names, values)
+        MetricRow(round, owner.pair.domain.name, task, owner.client, kind, name, value)
+        for task, name, value in zip(*lists)
     ]

@@ -10,7 +10,7 @@ from typing import Any, cast
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from matfl.data.start_bias import combine
+from matfl.data.start_bias import Sums, combine
 from matfl.flower.settings import Settings, agreed_data, client_pairs
 
 __all__ = ["Nodes", "reason"]
@@ -38,7 +38,7 @@ class Nodes:
     settings: Settings
     clients: dict[int, int] = field(default_factory=dict)
     """Client number -> id of its node, of those that are connected."""
-    sums: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    sums: dict[int, Sums] = field(default_factory=dict)
     """Client number -> sums over its labels (`matfl.data.start_bias.label_sums`)."""
     own_data: set[int] = field(default_factory=set)
     """Clients that train on all images of their own folder."""
@@ -99,7 +99,7 @@ class Nodes:
             )
             _log.warning("matfl: node %d is no client: %s", before, self.refused[before])
         if isinstance(labels := content.get("labels"), MetricRecord):
-            self.sums[client] = tuple(float(total) for total in cast(list[float], labels["sums"]))
+            self.sums[client] = {task: tuple(map(float, cast(list[float], of))) for task, of in labels.items()}
         (self.own_data.add if who.get("own-data") else self.own_data.discard)(client)
         self.refused.pop(node, None)
         self.clients[client] = node

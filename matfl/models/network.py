@@ -1,9 +1,9 @@
-"""The network of every client: a backbone and a DeepLab head (paper, section 4.1), and how the head starts."""
+"""The network of every client: a backbone and a DeepLab head a task (paper, section 4.1), and how the head starts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +13,10 @@ from torchvision.models.segmentation.deeplabv3 import ASPP, ASPPPooling
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import stream
 from matfl.models.backbone import State, build_backbone, find_backbone
+from matfl.tasks.joint import head_prefixes
 from matfl.tasks.task import Pair
 
-__all__ = ["Head", "Model", "build", "build_head", "start_head"]
+__all__ = ["Head", "Heads", "Model", "build", "build_head", "start_head", "start_heads"]
 
 
 class Head(nn.Module):
@@ -37,10 +38,17 @@ class Head(nn.Module):
         return self.last(self.relu(self.norm(self.conv(self.aspp(features)))))
 
 
+class Heads(nn.ModuleDict):
+    """The heads of a client with several tasks, by task name; their outputs one after the other in the channels."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([head(features) for head in self.values()], 1)
+
+
 class Model(nn.Module):
     """Backbone and head; images (B, 3, H, W) to raw outputs (B, channels, H, W) in float32, upsampled bilinearly."""
 
-    def __init__(self, backbone: nn.Module, head: Head) -> None:
+    def __init__(self, backbone: nn.Module, head: Head | Heads) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -81,11 +89,27 @@ def build(config: RunConfig, pair: Pair) -> Model:
     return Model(build_backbone(config), build_head(config, pair))
 
 
-def build_head(config: RunConfig, pair: Pair) -> Head:
-    """A head for `pair` as `start_head` draws it."""
+def build_head(config: RunConfig, pair: Pair) -> Head | Heads:
+    """A head for `pair` as `start_heads` draws it: one for each of its parts where it joins several tasks."""
+    if pair.parts != (pair,):
+        return Heads({part.task.name: build_head(config, part) for part in pair.parts})
     head = _empty_head(config, pair)
     head.load_state_dict(start_head(config, pair))
     return head
+
+
+def start_heads(
+    config: RunConfig, pair: Pair, client: int | None = None, *, biases: Mapping[str, Sequence[float]] | None = None
+) -> State:
+    """The state at round 0 of a pair's head, or of the heads of all its parts: each as `start_head` draws it.
+
+    `biases`: where last biases start, by plain pair name (`matfl.data.start_bias`).
+    """
+    state: State = {}
+    for part, prefix in zip(pair.parts, head_prefixes(pair.name), strict=True):
+        own = start_head(config, part, client, bias=(biases or {}).get(part.plain))
+        state |= {f"{prefix}{name}": tensor for name, tensor in own.items()}
+    return state
 
 
 def start_head(
@@ -104,8 +128,8 @@ def start_head(
     body, last = {
         "shared": ((), (pair.task.name,)),
         "per_type": ((pair.task.name,),) * 2,
-        "per_task": ((pair.name,),) * 2,
-        "independent": ((pair.name, -1 if client is None else client),) * 2,
+        "per_task": ((pair.plain,),) * 2,
+        "independent": ((pair.plain, -1 if client is None else client),) * 2,
     }[config.head_start]
     head = _empty_head(config, pair)
     for name, module in head.named_modules():

@@ -14,7 +14,7 @@ from typing import Any
 
 from matfl.config.run_config import RunConfig
 from matfl.tasks.kinds import EdgeMap
-from matfl.tasks.task import pairs
+from matfl.tasks.task import pairs, parts_of
 
 __all__ = ["REVISIONS", "arithmetic", "differences", "without_arithmetic"]
 
@@ -27,7 +27,7 @@ def arithmetic(config: RunConfig) -> dict[str, int]:
     chosen = pairs(config.tasks)
     used = {
         "augmentation": any(pair.domain.augmentation == "fixed_camera" for pair in chosen),
-        "edges": any(isinstance(pair.task, EdgeMap) for pair in chosen),
+        "edges": any(isinstance(part.task, EdgeMap) for part in parts_of(config.tasks)),
     }
     return {part: revision for part, revision in REVISIONS.items() if used[part] and revision > 1}
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from matfl.config.run_config import RunConfig
 from matfl.data import Client
-from matfl.models.network import Model, build, start_head
+from matfl.models.network import Model, build, start_heads
 from matfl.server.attacks import attackers
 from matfl.tasks.task import Pair, pairs
 
@@ -43,7 +43,7 @@ def disguise(
     device = next(iter(dispatched.values())).device
     model = build(config, true).to(device)
     kept = {name.removeprefix(_HEAD): tensor for name, tensor in memory.items() if name.startswith(_HEAD)}
-    head = kept or {f"head.{name}": tensor for name, tensor in start_head(config, true).items()}
+    head = kept or {f"head.{name}": tensor for name, tensor in start_heads(config, true).items()}
     backbone = {name: tensor for name, tensor in dispatched.items() if name.startswith("backbone.")}
     return model, {**backbone, **{name: t.to(device) for name, t in head.items()}}, replace(client, pair=true)
 

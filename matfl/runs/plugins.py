@@ -9,7 +9,7 @@ from matfl.config.parameters import METHODS
 from matfl.config.run_config import RunConfig
 from matfl.core.registry import Registry
 from matfl.data.readers import READERS
-from matfl.tasks.task import DOMAINS, TASKS, pairs
+from matfl.tasks.task import DOMAINS, TASKS, parts_of
 
 __all__ = ["Carried", "adopt", "carried", "missing", "origins", "remedy"]
 
@@ -22,7 +22,7 @@ Carried = tuple[str, Any, str]
 def carried(config: RunConfig) -> list[Carried]:
     """The entries that a config needs and that are not the package's own, for a process that may not know them."""
     needed = [("method", config.method)]
-    for pair in pairs(config.tasks):
+    for pair in parts_of(config.tasks):
         needed += [("reader", pair.domain.reader), ("task", pair.task.name), ("domain", pair.domain.name)]
     found = []
     for kind, name in dict.fromkeys(needed):

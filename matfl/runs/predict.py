@@ -18,7 +18,7 @@ from matfl.models.network import Model, build
 from matfl.runs.engine import pick_device
 from matfl.runs.store import RunError, load_checkpoint, stored_round
 from matfl.server.server import models_of
-from matfl.tasks.task import Pair, pairs
+from matfl.tasks.task import Pair, parts_of
 
 if TYPE_CHECKING:
     from matfl.runs.run import Run
@@ -44,7 +44,7 @@ def predict(
     without weights.
     """
     where = pick_device(device)
-    known = pairs(run.config.tasks)
+    known = parts_of(run.config.tasks)
     chosen = [pair for pair in known if not tasks or pair.name in tasks]
     for name in tasks or ():
         if name not in {pair.name for pair in known}:
@@ -55,13 +55,16 @@ def predict(
         for file, image in loaded:
             small = resize_image(np.asarray(image), network_size(run.config, pair.domain))
             batch = torch.from_numpy(small.copy())[None]
-            answer = answers(model, batch, pair, run.config, size=(image.height, image.width))
+            (answer,) = answers(model, batch, pair, run.config, size=(image.height, image.width))
             yield file, pair, answer[0].cpu().numpy()
         model.cpu()
 
 
 def task_models(run: Run) -> dict[str, Model]:
-    """The run's model of each pair by name, on the CPU, in evaluation mode. RunError for a run without weights."""
+    """The run's model of each pair by name, on the CPU, in evaluation mode. RunError for a run without weights.
+
+    Clients with several tasks have one model for each, which share their backbone's weights.
+    """
     if not stored_round(run.path, run.config):
         raise RunError(
             f"{run.path} holds no weights: train it (`matfl run`, or a workspace with records=()), records alone "
@@ -69,7 +72,7 @@ def task_models(run: Run) -> dict[str, Model]:
         )
     tensors, _ = load_checkpoint(run.path, run.config)
     states, models = models_of(run.config, tensors), {}
-    for pair in pairs(run.config.tasks):
+    for pair in parts_of(run.config.tasks):
         models[pair.name] = build(run.config, pair).eval()
         models[pair.name].load_state_dict(states[pair.name])
     return models
@@ -99,6 +102,6 @@ def write_predictions(
     folder = Path(out)
     for file, pair, prediction in predict(run, images, tasks=tasks, device=device):
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{file.stem}-{pair.domain.name}-{pair.task.name}.png"
+        path = folder / f"{file.stem}-{pair.domain.name}-{pair.label}.png"
         Image.fromarray(pair.task.draw(prediction, pair.channels)).save(path)
         yield path

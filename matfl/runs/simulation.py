@@ -18,6 +18,7 @@ from matfl.data import Split, partition
 from matfl.models.network import Model, build
 from matfl.runs.clients import client_round, personal_model
 from matfl.server.server import Collection, Owner, Server, ServerState
+from matfl.tasks.joint import head_prefixes
 from matfl.tasks.task import Pair
 
 __all__ = ["Progress", "Simulation", "Splits"]
@@ -53,17 +54,18 @@ class Simulation:
         self.memory: dict[int, dict[str, Tensor]] = {}
         """By client number."""
         self._report = progress or (lambda event: None)
-        self._modules: dict[int, Model] = {}
+        self._modules: dict[tuple[tuple[str, int], ...], Model] = {}
 
     def report(self, phase: Phase, round: int, done: int, of: int, loss: float) -> None:
         """Tell the `progress` callback."""
         self._report(Progress(round=round, rounds=self.config.rounds, phase=phase, done=done, of=of, loss=loss))
 
     def module(self, pair: Pair) -> Model:
-        """The module for heads with this number of outputs, whatever state it holds."""
-        if pair.channels not in self._modules:
-            self._modules[pair.channels] = build(self.config, pair).to(self.device)
-        return self._modules[pair.channels]
+        """The module for heads of these names and numbers of outputs, whatever state it holds."""
+        shape = tuple(zip(head_prefixes(pair.name), (part.channels for part in pair.parts), strict=True))
+        if shape not in self._modules:
+            self._modules[shape] = build(self.config, pair).to(self.device)
+        return self._modules[shape]
 
     def train(
         self, server: Server, state: ServerState, collection: Collection, spent: dict[str, float]
@@ -129,10 +131,11 @@ class Simulation:
         )
 
     def _rows(self, round: int, model: Model, pair: Pair, client: int, kind: str) -> list[MetricRow]:
-        values = local.evaluate(model, self.splits[pair.domain.name]["val"], pair, self.config, device=self.device)
+        meters = local.measure(model, self.splits[pair.domain.name]["val"], pair, self.config, device=self.device)
         return [
-            MetricRow(round, pair.domain.name, pair.task.name, client, kind, name, value)
-            for name, value in values.items()
+            MetricRow(round, pair.domain.name, part.label, client, kind, name, value)
+            for part, meter in meters.items()
+            for name, value in meter.compute().items()
         ]
 
     def pack(self) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from matfl.server.kernels import add_mixed, product_dtype, remix
 from matfl.server.models import Models
 from matfl.server.optimizers import ServerOptimizer
 from matfl.server.updates import Updates
+from matfl.tasks.joint import head_prefixes
 
 __all__ = ["Mixing", "mix", "owner_shares"]
 
@@ -43,8 +44,9 @@ class Mixing:
     """What each client takes of some columns (N, K) of the updates, in the place of weights_NN @ columns: for averages
     without fixed weights (a median). Batch-norm statistics pass through it as values. Not together with `groups`."""
     heads: Mapping[Names, Tensor] = field(default_factory=dict)
-    """Weights (N, N) of head updates by the names of the head's tensors, which must have one shape wherever a weight is
-    not 0; those not named, and all by default, are averaged within the task."""
+    """Weights (H, H) of head updates by the names of a head's tensors, which must have one shape wherever a weight is
+    not 0; those not named, and all by default, are averaged within the task. H = N heads; where clients have several
+    tasks they have several heads, which follow each other in the tasks' order."""
     state: Mapping[str, Tensor] | None = None
     """The method's new server state; None leaves it as it was."""
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
@@ -114,7 +116,7 @@ def mix(
                 _move(models.theta_CP, change_CC, weights_CN, updates, (low, high), replied_C, step, moments or {})
         _set_buffers(models, (share_CN @ normalise(group_NN))[replied_C], replied_C, updates, names)
     before = {owner: models.heads.get(owner) for owner in dict.fromkeys(head_owners)}
-    mixed = _mixed_heads(mixing.heads, updates, [before[owner] for owner in head_owners])
+    mixed = _mixed_heads(mixing.heads, updates, [before[owner] for owner in head_owners], tasks)
     for owner, old in before.items():
         mine = [row for row, its in enumerate(head_owners) if its == owner]
         heads_of = {updates.clients[row]: updates.heads[row] for row in mine}
@@ -133,11 +135,11 @@ def owner_shares(owners: Sequence[Hashable], of_clients: Sequence[Hashable]) -> 
     return owns_CN / owns_CN.sum(1, keepdim=True).clamp(min=1)
 
 
-def _checked(weights: Tensor, n: int, name: str) -> Tensor:
+def _checked(weights: Tensor, n: int, name: str, of: str = "client") -> Tensor:
     if tuple(weights.shape) != (n, n) or not weights.isfinite().all():
         raise ValueError(
             f"{name} of shape {tuple(weights.shape)}: a method must return finite weights of "
-            f"shape ({n}, {n}), one row and column for each client that replied"
+            f"shape ({n}, {n}), one row and column for each {of} that replied"
         )
     return weights
 
@@ -246,30 +248,35 @@ def _mean_head(heads: Mapping[int, Mapping[str, Tensor]], before: Mapping[str, T
 
 
 def _mixed_heads(
-    groups: Mapping[Names, Tensor], updates: Updates, starts: Sequence[Mapping[str, Tensor] | None]
+    groups: Mapping[Names, Tensor],
+    updates: Updates,
+    starts: Sequence[Mapping[str, Tensor] | None],
+    tasks: Sequence[Hashable],
 ) -> list[dict[str, Tensor]]:
     """Each client's head after mixing: its start plus the weighted head updates; only the tensors that groups name."""
-    n = len(updates)
     if groups and any(start is None for start in starts):
         raise ValueError("heads: the models hold no heads to mix updates of; give Models.heads one for each owner")
-    mixed: list[dict[str, Tensor]] = [{} for _ in range(n)]
+    heads = [(row, prefix) for row, task in enumerate(tasks) for prefix in head_prefixes(str(task))]
+    befores = [starts[row] or {} for row, _ in heads]
+    afters = [updates.heads[row] for row, _ in heads]
+    mixed: list[dict[str, Tensor]] = [{} for _ in tasks]
     for names, weights in groups.items():
-        weights_NN = _checked(weights, n, f"heads[{', '.join(names[:1])}, ...]").double().cpu()
+        weights_HH = _checked(weights, len(heads), f"heads[{', '.join(names[:1])}, ...]", "head").double().cpu()
         for name in names:
-            shapes = [tuple(head[name].shape) if name in head else None for head in updates.heads]
-            for i, start in enumerate(starts):
-                friends = [j for j in range(n) if weights_NN[i, j] != 0]
+            own = [f"{prefix}{name}" for _, prefix in heads]
+            shapes = [tuple(after[key].shape) if key in after else None for key, after in zip(own, afters)]
+            for i, (row, _) in enumerate(heads):
+                friends = [j for j in range(len(heads)) if weights_HH[i, j] != 0]
                 if wrong := [j for j in friends if shapes[j] is None or shapes[j] != shapes[i]]:
                     raise ValueError(
-                        f"heads: tensor {name!r} has shape {shapes[i]} at client {updates.clients[i]} and "
-                        f"{shapes[wrong[0]]} at client {updates.clients[wrong[0]]}: give them weight 0"
+                        f"heads: tensor {own[i]!r} has shape {shapes[i]} at client {updates.clients[row]} and "
+                        f"{shapes[wrong[0]]} at client {updates.clients[heads[wrong[0]][0]]}: give them weight 0"
                     )
-                assert start is not None
-                total = start[name].double().clone()
+                start = befores[i][own[i]]
+                total = start.double().clone()
                 for j in friends:
-                    its = starts[j]
-                    assert its is not None
-                    change = updates.heads[j][name].to(its[name]).double() - its[name].double()
-                    total += float(weights_NN[i, j]) * change
-                mixed[i][name] = total.to(start[name].dtype)
+                    its = befores[j][own[j]]
+                    change = afters[j][own[j]].to(its).double() - its.double()
+                    total += float(weights_HH[i, j]) * change
+                mixed[row][own[i]] = total.to(start.dtype)
     return mixed

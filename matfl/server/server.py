@@ -24,7 +24,7 @@ from matfl.config.run_config import RunConfig
 from matfl.core.streams import derive
 from matfl.data import Client
 from matfl.models.backbone import find_backbone, voting_layers
-from matfl.models.network import build, start_head
+from matfl.models.network import build, start_heads
 from matfl.server.codecs import codec_of
 from matfl.server.collection import Collection
 from matfl.server.layout import Layout
@@ -33,6 +33,7 @@ from matfl.server.models import Models
 from matfl.server.optimizers import ServerOptimizer
 from matfl.server.spool import Spool
 from matfl.server.state import Owner, Reply, RoundRecord, ServerState
+from matfl.tasks.joint import head_prefixes
 from matfl.tasks.task import Pair, pairs
 
 __all__ = ["Collection", "Owner", "Reply", "RoundRecord", "Server", "ServerState", "models_of"]
@@ -86,13 +87,13 @@ class Server:
     def start(self, backbone: State, *, biases: Mapping[str, Sequence[float]] | None = None) -> ServerState:
         """Before round 1: every model with the same backbone, heads by `config.head_start`, the method's first state.
 
-        `biases`: where the heads' last biases start, by pair name (see `start_head`).
+        `biases`: where the heads' last biases start, by pair name (see `start_heads`).
         """
         heads: dict[Hashable, State] = {}
         for index, pair in enumerate(self.client_pairs):
             owner, number = (index, index) if self.own_heads else (pair.name, None)
             if owner not in heads:
-                head = start_head(self.config, pair, number, bias=(biases or {}).get(pair.name))
+                head = start_heads(self.config, pair, number, biases=biases)
                 heads[owner] = {name: tensor.to(self.device) for name, tensor in head.items()}
         on_device = {name: tensor.to(self.device) for name, tensor in backbone.items()}
         models = Models.start(self.layout, on_device, self._owners(), heads)
@@ -224,12 +225,21 @@ class Server:
 
 
 def models_of(config: RunConfig, tensors: Mapping[str, Tensor]) -> dict[str, State]:
-    """A checkpoint's model of each pair by name; where clients keep their own, that of the pair's first client."""
+    """A checkpoint's model of each pair by name; where clients keep their own, that of the pair's first client.
+
+    Clients with several tasks have a model for each: their backbone and that task's head.
+    """
     client_pairs = [pair for pair in pairs(config.tasks) for _ in range(config.clients_per_task)]
     server = Server(config, client_pairs)
     state = server.unpack(tensors, 0)
-    first = {pair.name: client for client, pair in reversed(list(enumerate(client_pairs)))}
-    return {name: _used(server, state, client, tensors) for name, client in first.items()}
+    found: dict[str, State] = {}
+    for pair in dict.fromkeys(client_pairs):
+        used = _used(server, state, client_pairs.index(pair), tensors)
+        backbone = {name: tensor for name, tensor in used.items() if name.startswith("backbone.")}
+        for part, prefix in zip(pair.parts, head_prefixes(pair.name), strict=True):
+            head = _part(used, f"head.{prefix}")
+            found[part.name] = {**backbone, **{f"head.{name}": tensor for name, tensor in head.items()}}
+    return found
 
 
 def _used(server: Server, state: ServerState, client: int, tensors: Mapping[str, Tensor]) -> State:

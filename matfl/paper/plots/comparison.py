@@ -9,7 +9,7 @@ import numpy as np
 
 from matfl.paper.plots.style import method_color, method_title, pair_color, pair_title
 from matfl.paper.plots.updates import _axes
-from matfl.tasks.task import TASKS
+from matfl.tasks.task import task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ def learning_curves(scores: pd.DataFrame, pair: str, *, ax: Axes | None = None) 
         )
         if name == "matfl":
             ax.fill_between(mean.index, by_round.min(), by_round.max(), color=color, alpha=0.15, linewidth=0)
-    task = TASKS[pair.partition("/")[2]]
+    task = task_of(pair)
     arrow = "↑" if task.higher_is_better else "↓"
     ax.set_title(pair_title(pair), color=pair_color(pair))
     ax.set(xlabel="round", ylabel=f"{task.main_metric} {arrow}", xticks=sorted(chosen["round"].unique()))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from matfl.tasks.task import DOMAINS, TASKS
+from matfl.tasks.task import DOMAINS, task_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,7 +80,7 @@ def figure(
 
 def pair_color(pair: str) -> str:
     """The colour of a `domain/task` name: its task type's."""
-    return TASKS.find(pair.partition("/")[2]).color
+    return task_of(pair).color
 
 
 def marker(pair: str) -> str:
@@ -90,15 +90,27 @@ def marker(pair: str) -> str:
 
 def pair_title(pair: str) -> str:
     """`outdoor/semseg` as written in figures: `Seg. (outdoor)`; derived labels are called so."""
-    domain, task = pair.split("/")
-    derived = ", derived" if task in DOMAINS[domain].derived else ""
-    return f"{TASKS[task].title} ({DOMAINS[domain].title.removesuffix(' scenes')}{derived})"
+    domain = DOMAINS[pair.partition("/")[0]]
+    derived = ", derived" if _derived(pair) else ""
+    return f"{_title(pair)} ({domain.title.removesuffix(' scenes')}{derived})"
 
 
 def short_title(pair: str) -> str:
     """`outdoor/semseg` where space is short: `Seg. O`; I for indoor domains, a small d for derived labels."""
-    domain, task = pair.split("/")
-    return f"{TASKS[task].title} {'I' if DOMAINS[domain].indoor else 'O'}{'d' * (task in DOMAINS[domain].derived)}"
+    return f"{_title(pair)} {'I' if DOMAINS[pair.partition('/')[0]].indoor else 'O'}{'d' * _derived(pair)}"
+
+
+def _derived(pair: str) -> bool:
+    domain, label = pair.split("/")
+    return any(task in DOMAINS[domain].derived for task in label.partition("@")[0].split("+"))
+
+
+def _title(pair: str) -> str:
+    """Of a pair's task; of the part of a kind of client with both: 'Seg. of Seg. + Sal.'."""
+    own, _, kind = pair.partition("@")
+    if not kind:
+        return task_of(own).title
+    return f"{task_of(own).title} of {task_of(own.partition('/')[0] + '/' + kind).title}"
 
 
 def method_color(method: str) -> str:
@@ -131,10 +143,13 @@ def task_legend(pairs: list[str]) -> list[Any]:
     """Legend handles: one colour per task type that occurs, then one marker per domain."""
     from matplotlib.lines import Line2D
 
-    tasks = dict.fromkeys(pair.partition("/")[2] for pair in pairs)
+    tasks: dict[str, str] = {}
+    for pair in pairs:
+        tasks.setdefault(pair.partition("/")[2], pair)
     domains = dict.fromkeys(pair.partition("/")[0] for pair in pairs)
     handles = [
-        Line2D([], [], linestyle="", marker="o", color=TASKS[task].color, label=TASKS[task].title) for task in tasks
+        Line2D([], [], linestyle="", marker="o", color=task_of(pair).color, label=_title(pair))
+        for pair in tasks.values()
     ]
     handles += [
         Line2D(

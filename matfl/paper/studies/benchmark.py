@@ -15,7 +15,7 @@ from matfl.paper.studies import constants, photographs
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
 from matfl.paper.studies.classes import class_table, class_tables
 from matfl.paper.studies.store import Arrays, Record
-from matfl.tasks.task import TASKS, pairs
+from matfl.tasks.task import parts_of, task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +64,7 @@ class CentralTest:
 
     def groups(self) -> dict[str, list[str]]:
         """Unit name -> pair names that share a backbone. The unit's first part is an entry of `SHARING`."""
-        names = [pair.name for pair in pairs(self.config.tasks)]
+        names = [pair.name for pair in parts_of(self.config.tasks)]
         domains = list(dict.fromkeys(name.partition("/")[0] for name in names))
         groups = {f"none-{name.replace('/', '_')}": [name] for name in names}
         groups |= {f"domain-{domain}": [name for name in names if name.startswith(domain + "/")] for domain in domains}
@@ -121,7 +121,7 @@ def scores(records: Sequence[Record]) -> pd.DataFrame:
 
     rows = []
     for record in records:
-        names = [pair.name for pair in pairs(from_dict(record.spec["config"]).tasks)]
+        names = [pair.name for pair in parts_of(from_dict(record.spec["config"]).tasks)]
         for kind in SHARING:
             found = record.values["metrics"].get(kind, {})
             rows += [
@@ -129,7 +129,7 @@ def scores(records: Sequence[Record]) -> pd.DataFrame:
                     "sharing": kind,
                     "pair": name,
                     "seed": record.values["seed"],
-                    "value": found[name][TASKS[name.partition("/")[2]].main_metric],
+                    "value": found[name][task_of(name).main_metric],
                 }
                 for name in names
                 if name in found
@@ -167,7 +167,7 @@ def gains(frame: pd.DataFrame) -> pd.DataFrame:
     single = frame[frame["sharing"] == "none"].set_index(["pair", "seed"])["value"]
     shared = frame[frame["sharing"] != "none"].copy()
     reference = np.array([single[key] for key in zip(shared["pair"], shared["seed"])])
-    sign = np.array([1 if TASKS[name.partition("/")[2]].higher_is_better else -1 for name in shared["pair"]])
+    sign = np.array([1 if task_of(name).higher_is_better else -1 for name in shared["pair"]])
     shared["gain"] = 100 * sign * (shared["value"].to_numpy() - reference) / reference
     return shared.reset_index(drop=True)
 

@@ -14,7 +14,7 @@ import numpy as np
 from matfl.config.run_config import RunConfig, override
 from matfl.paper.studies.base import base_config, report_seeds, setting, sizes
 from matfl.paper.studies.store import Arrays, Record
-from matfl.tasks.task import pairs
+from matfl.tasks.task import pairs, parts_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,12 +51,12 @@ class ConstantAnswers:
     def only(self, domain: str) -> RunConfig:
         """The config with the tasks of one domain."""
         names = [p.name for p in pairs(self.config.tasks) if p.domain.name == domain]
-        return override(self.config, tasks=",".join(names), k=1)
+        return override(self.config, tasks=",".join(names), k=1, balance="sum")
 
     def combine(self, parts: Sequence[tuple[dict[str, Any], Arrays]]) -> tuple[dict[str, Any], Arrays]:
         """Scores by pair."""
         found: Mapping[str, float] = {name: value for values, _ in parts for name, value in values.items()}
-        return {"seed": self.config.seed, "constant": {p.name: found[p.name] for p in pairs(self.config.tasks)}}, {}
+        return {"seed": self.config.seed, "constant": {p.name: found[p.name] for p in parts_of(self.config.tasks)}}, {}
 
 
 def jobs(preset: str, *, seeds: int = 0, settings: str = "") -> tuple[ConstantAnswers, ...]:

@@ -20,7 +20,7 @@ from matfl.paper.studies.base import (
 from matfl.paper.studies.server_step import with_own_steps
 from matfl.paper.studies.tables import RunLike, delta_table, final, summary
 from matfl.server.methods import METHODS
-from matfl.tasks.task import TASKS
+from matfl.tasks.task import task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ def claims(runs: Sequence[RunLike]) -> list[Claim]:
     where, pair = regime(runs[0].config), str(frame["pair"].iloc[0])
     result = []
     for column, label, digits in (("value", f"main metric of {pair}", 3), ("delta_m", "delta_m", 1)):
-        sign = 1 if column == "delta_m" or TASKS[pair.partition("/")[2]].higher_is_better else -1
+        sign = 1 if column == "delta_m" or task_of(pair).higher_is_better else -1
         parts = [
             Part(statistic=f"{label}, K = {k}, over {METHODS[name].title}", value=value, rule=Above(0), digits=digits)
             for k, group in own[own["k"] >= 4].groupby("k")

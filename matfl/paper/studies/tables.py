@@ -14,7 +14,7 @@ import numpy as np
 from matfl.config.run_config import RunConfig
 from matfl.paper.stats import Estimate, estimate, paired
 from matfl.tasks.meters import delta_m
-from matfl.tasks.task import TASKS, pairs
+from matfl.tasks.task import parts_of, task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,8 @@ def tidy(runs: Iterable[RunLike]) -> pd.DataFrame:
 
 
 def _main(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[frame["metric"] == frame["task"].map({name: task.main_metric for name, task in TASKS.items()})]
+    main = {label: task_of(label).main_metric for label in frame["task"].unique()}
+    return frame[frame["metric"] == frame["task"].map(main)]
 
 
 def scores(runs: Iterable[RunLike], *, kind: str = "global") -> pd.DataFrame:
@@ -147,4 +148,4 @@ def differences(
 
 def ordered_pairs(tasks: Iterable[str]) -> list[str]:
     """Pair names of one or several task sets in their own order, each once."""
-    return list(dict.fromkeys(pair.name for name in tasks for pair in pairs(name)))
+    return list(dict.fromkeys(pair.name for name in tasks for pair in parts_of(name)))

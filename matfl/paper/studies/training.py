@@ -15,22 +15,26 @@ from matfl.core.streams import derive, stream
 from matfl.data import load_split, partition
 from matfl.data.augment import augment
 from matfl.models.backbone import find_backbone, voting_layers
-from matfl.models.network import Model, build, start_head
+from matfl.models.network import Model, build, start_heads
 from matfl.models.starts import start_backbone
 from matfl.paper.studies.store import Arrays
+from matfl.tasks.joint import Packed, Targets
 from matfl.tasks.meters import Meter
-from matfl.tasks.task import Pair, pair, pairs
+from matfl.tasks.task import Pair, pair, pairs, parts_of
 
 __all__ = ["constant_scores", "single_update", "train_centrally"]
 
 
-def _start(config: RunConfig, chosen: Pair, targets: Tensor, device: torch.device, client: int | None = None) -> Model:
+def _start(config: RunConfig, chosen: Pair, targets: Targets, device: torch.device, client: int | None = None) -> Model:
     """The pair's model at round 0."""
     model = build(config, chosen).to(device)
     model.backbone.load_state_dict(start_backbone(config, device=device))
-    sums = chosen.task.sums(targets.cpu().numpy())
-    bias = chosen.task.start_bias(sums, chosen.channels) if sums else None
-    model.head.load_state_dict(start_head(config, chosen, client, bias=bias))
+    biases = {}
+    for part, its in zip(chosen.parts, targets.parts if isinstance(targets, Packed) else (targets,), strict=True):
+        sums = part.task.sums(its.cpu().numpy())
+        if sums and (bias := part.task.start_bias(sums, part.channels)):
+            biases[part.plain] = bias
+    model.head.load_state_dict(start_heads(config, chosen, client, biases=biases))
     return model
 
 
@@ -54,7 +58,7 @@ def single_update(
     generator = np.random.default_rng(derive(config.seed, "update", chosen.name, subset))
     indices = np.sort(generator.permutation(len(split))[: max(2, round(share * len(split)))])
     indices = indices[split.counting(chosen.task.name, indices)]
-    images, targets = split.tensors(chosen.task.name, indices, target_device)
+    images, targets = split.tensors_of(chosen, indices, target_device)
     client = derive(chosen.name, subset) % 2**31
     model = _start(config, chosen, targets, target_device, client)
     before = {name: tensor.detach().clone() for name, tensor in model.backbone.named_parameters()}
@@ -98,7 +102,7 @@ def train_centrally(config: RunConfig, names: Sequence[str], *, device: str | No
     clients = partition(config, splits)
     data = {}
     for p in chosen:
-        indices = sorted(i for client in clients if client.pair == p for i in client.images)
+        indices = sorted(i for client in clients if p in client.pair.parts for i in client.images)
         data[p.name] = splits[p.domain.name].tensors(p.task.name, indices, target_device)
     models = [_start(config, p, data[p.name][1], target_device) for p in chosen]
     _tie(models)
@@ -128,7 +132,7 @@ def train_centrally(config: RunConfig, names: Sequence[str], *, device: str | No
                     (loss_weight(config, p) * p.task.loss(prediction, target)).backward()
                 optimizer.step()
     return {
-        p.name: measure(model, load_split(config, p.domain, "val"), p, config, device=target_device)
+        p.name: measure(model, load_split(config, p.domain, "val"), p, config, device=target_device)[p]
         for p, model in zip(chosen, models)
     }
 
@@ -145,7 +149,7 @@ def constant_scores(config: RunConfig) -> dict[str, float]:
     greatest mIoU, the frequency (saliency, edges), the direction of least mean angle, the mean (depth).
     """
     found = {}
-    for p in pairs(config.tasks):
+    for p in parts_of(config.tasks):
         train_split, val = (load_split(config, p.domain, name) for name in ("train", "val"))
         answer = p.task.answer(p.task.constant(np.asarray(train_split.labels[p.task.name]), p.channels))
         measured = p.meter(edge_protocol=config.edge_protocol)

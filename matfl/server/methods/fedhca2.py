@@ -17,6 +17,7 @@ from matfl.server.kernels import add_mixed, product_dtype
 from matfl.server.methods.base import Dispatch, Method, Round, Tensors, register
 from matfl.server.mixing import Mixing
 from matfl.server.spans import cross_products, whole_gram
+from matfl.tasks.joint import head_prefixes
 from matfl.tasks.task import pairs
 
 __all__ = ["FedHCA2", "attention", "descend"]
@@ -40,12 +41,17 @@ def descend(weight: Tensor, velocity: Tensor, gradient: Tensor, *, lr: float, mo
 
 
 class _Heads(NamedTuple):
-    """The round's head updates by layer, without the last one."""
+    """The round's head updates by layer, without the last one; a client of several tasks has several heads."""
 
     names: tuple[tuple[str, ...], ...]
     """Parameters of each layer."""
     updates: tuple[Tensor, ...]
-    """(N, D) of each layer."""
+    """(H, D) of each layer."""
+
+
+def _heads_of(client_tasks: Sequence[str]) -> list[tuple[int, str]]:
+    """(client, prefix of its tensors) of every head."""
+    return [(client, prefix) for client, task in enumerate(client_tasks) for prefix in head_prefixes(task)]
 
 
 @register
@@ -54,10 +60,10 @@ class FedHCA2(Method):
     """theta_i += mean of g over the clients of i's task + a_i U, U the CAGrad direction over all clients.
 
     Heads, layer by layer without the last: h_i += H_i + b_il softmax(H_i H^T / sqrt(D)) H, H the clients' head updates.
-    The weights a_i and b_il (0..1) are the clients' own and descend their losses: as the loss's gradient at the mixed
-    model is about minus the update that follows, d loss / d a_i = -<g_i of the next round, U>, and likewise for b_il. A
-    client that misses a round keeps its weights. In the paper every client has a model; here clients of one task share
-    one, which moves by the mean of their rows.
+    The weights a_i and b_il (0..1) are the clients' own (b: their heads') and descend their losses: as the loss's
+    gradient at the mixed model is about minus the update that follows, d loss / d a_i = -<next round's g_i, U>, and
+    likewise for b_il. A client that misses a round keeps its weights. In the paper every client has a model; here
+    clients of one task share one, which moves by the mean of their rows.
     """
 
     name = "fedhca2"
@@ -86,51 +92,54 @@ class FedHCA2(Method):
 
     def start(self, before: Dispatch) -> Tensors:
         n, theta_P = len(before.client_tasks), before.models.theta_CP[0]
-        layers = _layers(before.config)
-        head = next(iter(before.models.heads.values()), {})
-        size = sum(head[name].numel() for names in layers for name in names if name in head)
+        layers, count = _layers(before.config), len(_heads_of(before.client_tasks))
+        owner, head = next(iter(before.models.heads.items()), ("", {}))
+        task = before.client_tasks[owner] if isinstance(owner, int) else str(owner)
+        prefix = head_prefixes(task)[0]
+        size = sum(head[prefix + name].numel() for names in layers for name in names if prefix + name in head)
         return {
             "a": torch.full((n,), self.share, dtype=torch.float64),
             "a_velocity": torch.zeros(n, dtype=torch.float64),
-            "b": torch.full((n, len(layers)), self.share, dtype=torch.float64),
-            "b_velocity": torch.zeros(n, len(layers), dtype=torch.float64),
+            "b": torch.full((count, len(layers)), self.share, dtype=torch.float64),
+            "b_velocity": torch.zeros(count, len(layers), dtype=torch.float64),
             "direction": torch.zeros_like(theta_P),
-            "heads": theta_P.new_zeros(n, size),
+            "heads": theta_P.new_zeros(count, size),
             "moved": torch.zeros(n),
         }
 
     def mix(self, round: Round) -> Mixing:
         updates, state = round.updates, dict(round.state)
-        rows, n = list(updates.clients), round.n
+        rows, everyones = list(updates.clients), _heads_of(round.client_tasks)
+        of_heads = [row for row, (client, _) in enumerate(everyones) if client in rows]
         heads = _head_updates(round)
-        moved_N = state["moved"][rows].bool()
         # What the last round's shared directions did to the losses, as this round's updates tell.
         a_gradient = -cross_products(updates, state["direction"][None])[0]
         b_gradient = (
-            _inner(heads, state["heads"][rows]) if heads.names else torch.full_like(state["b"][rows], torch.nan)
+            _inner(heads, state["heads"][of_heads]) if heads.names else torch.full_like(state["b"][of_heads], torch.nan)
         )
-        for name, raw in (("a", a_gradient), ("b", b_gradient)):
+        owners = [everyones[row][0] for row in of_heads]
+        for name, raw, its, clients in (("a", a_gradient, rows, rows), ("b", b_gradient, of_heads, owners)):
             gradient = raw.to(state[name])
-            gradient[~moved_N.to(gradient.device)] = torch.nan
+            gradient[~state["moved"][clients].bool().to(gradient.device)] = torch.nan
             weight, velocity = state[name].clone(), state[f"{name}_velocity"].clone()
-            weight[rows], velocity[rows] = descend(
-                weight[rows], velocity[rows], gradient, lr=self.lr, momentum=self.momentum
+            weight[its], velocity[its] = descend(
+                weight[its], velocity[its], gradient, lr=self.lr, momentum=self.momentum
             )
             state |= {name: weight, f"{name}_velocity": velocity}
         common_N = conflict_averse(whole_gram(updates), self.c, rescale=True)
-        a_N, b_NL = state["a"][rows].cpu(), state["b"][rows].cpu()
+        a_N, b_HL = state["a"][rows].cpu(), state["b"][of_heads].cpu()
         weights_NN = round.rows(round.same(round.tasks)).cpu().double() + a_N[:, None] * common_N
         attentions = [attention(h_ND).cpu() for h_ND in heads.updates]
         moving = set(round.tasks)
         state |= {
             "direction": _combined(round, common_N),
-            "heads": _attended(heads, attentions, state["heads"], rows),
+            "heads": _attended(heads, attentions, state["heads"], of_heads),
             "moved": torch.tensor([float(task in moving) for task in round.client_tasks]).to(state["moved"]),
         }
         return Mixing(
             weights_NN=weights_NN.to(updates.device, product_dtype(updates.dtype)),
             heads={
-                names: torch.eye(n, dtype=torch.float64) + b_NL[:, layer, None] * attentions[layer]
+                names: torch.eye(len(of_heads), dtype=torch.float64) + b_HL[:, layer, None] * attentions[layer]
                 for layer, names in enumerate(heads.names)
             },
             state=state,
@@ -142,7 +151,7 @@ class FedHCA2(Method):
 def _layers(config: RunConfig) -> tuple[tuple[str, ...], ...]:
     """The parameters of each layer of a head, without the last layer, which differs between tasks."""
     layers: dict[str, tuple[str, ...]] = {}
-    for name, _ in build_head(config, pairs(config.tasks)[0]).named_parameters():
+    for name, _ in build_head(config, pairs(config.tasks)[0].parts[0]).named_parameters():
         module = name.rpartition(".")[0]
         layers[module] = (*layers.get(module, ()), name)
     return tuple(layers.values())[:-1]
@@ -154,27 +163,29 @@ def _head_updates(round: Round) -> _Heads:
     layers = _layers(round.config)
     stacked = []
     for names in layers:
-        of_clients = []
+        of_heads = []
         for client, task, head in zip(round.updates.clients, round.tasks, round.updates.heads):
             start = round.models.heads[client if client in round.models.heads else task]
-            of_clients.append(torch.cat([(head[name] - start[name]).flatten() for name in names]))
-        stacked.append(torch.stack(of_clients))
+            for prefix in head_prefixes(str(task)):
+                own = [prefix + name for name in names]
+                of_heads.append(torch.cat([(head[name] - start[name]).flatten() for name in own]))
+        stacked.append(torch.stack(of_heads))
     return _Heads(layers, tuple(stacked))
 
 
-def _inner(heads: _Heads, before_ND: Tensor) -> Tensor:
-    """-<this round's update, what was added by the last one's attention> (N, L), for each client and layer."""
-    parts = before_ND.split([h_ND.shape[1] for h_ND in heads.updates], 1)
+def _inner(heads: _Heads, before_HD: Tensor) -> Tensor:
+    """-<this round's update, what was added by the last one's attention> (H, L), for each head and layer."""
+    parts = before_HD.split([h_ND.shape[1] for h_ND in heads.updates], 1)
     return torch.stack([-(h_ND.double() * part_ND.double()).sum(1) for h_ND, part_ND in zip(heads.updates, parts)], 1)
 
 
-def _attended(heads: _Heads, attentions: Sequence[Tensor], before_ND: Tensor, rows: list[int]) -> Tensor:
-    """(N, D) for all clients: what each one's attention gathered this round; the others keep theirs."""
-    after_ND = before_ND.clone()
+def _attended(heads: _Heads, attentions: Sequence[Tensor], before_HD: Tensor, rows: list[int]) -> Tensor:
+    """(H, D) of all heads: what each one's attention gathered this round; the others keep theirs."""
+    after_HD = before_HD.clone()
     if heads.updates:
         gathered = [a_NN.to(h_ND) @ h_ND for a_NN, h_ND in zip(attentions, heads.updates)]
-        after_ND[rows] = torch.cat(gathered, 1).to(after_ND)
-    return after_ND
+        after_HD[rows] = torch.cat(gathered, 1).to(after_HD)
+    return after_HD
 
 
 def _combined(round: Round, coefficients_N: Tensor) -> Tensor:
