@@ -30,7 +30,23 @@ State = Mapping[str, Tensor]
 
 @dataclass(kw_only=True)
 class Local:
-    """A client in one round: its model, its images, what the server sent, and what it keeps."""
+    """A client in one round: its model, its images, what the server sent, and what it keeps.
+
+    >>> import matfl, torch
+    >>> from dataclasses import dataclass
+    >>> @matfl.register
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class Pulled(matfl.Method):
+    ...     name, title, description = "pulled", "Pulled", "plain averaging; clients count their rounds"
+    ...     def client(self, local):
+    ...         local.train(correct=local.pull(0.1))
+    ...         local.memory["rounds"] = local.memory.get("rounds", torch.zeros(1)) + 1
+    ...         return {"rounds": local.memory["rounds"]}
+    ...     def mix(self, round):
+    ...         return matfl.Mixing(weights_NN=round.rows(torch.ones(round.n, round.n)))
+    >>> matfl.run("smoke", method="pulled").finished
+    True
+    """
 
     config: RunConfig
     client: Client

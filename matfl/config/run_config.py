@@ -85,7 +85,15 @@ _STARTS = "'imagenet', 'random', 'scenes' or a .safetensors file"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
-    """One federated run. Defaults are the paper's (section 4.1); presets change them."""
+    """One federated run. Defaults are the paper's (section 4.1); presets change them.
+
+    >>> import matfl
+    >>> matfl.RunConfig().rounds, matfl.RunConfig(k=4).k
+    (100, 4)
+    >>> matfl.RunConfig(k=0)
+    Traceback (most recent call last):
+    ValueError: k=0: must be at least 1
+    """
 
     preset: str = field(default="paper_9", compare=False)
     """Name of the preset that this config started from: a label, part of the run's name but not of its identity."""
@@ -338,6 +346,11 @@ def override(config: RunConfig, **changes: object) -> RunConfig:
     A method's own parameters are named after it: `override(smoke(), method="fedprox", **{"fedprox.mu": 0.1})`, or
     `fedprox={"mu": 0.1}`. Another method starts from its defaults. Unknown names, and parameters of a method that is
     not the chosen one, are a ValueError.
+
+    >>> import matfl
+    >>> config = matfl.override(matfl.preset("quick"), method="fedprox", k="4", **{"fedprox.mu": 0.1})
+    >>> config.method, config.k, config.parameters
+    ('fedprox', 4, (('mu', 0.1),))
     """
     own = {name: value for name, value in changes.items() if "." in name or _is_table(name, value)}
     unknown = sorted(set(changes) - set(own) - set(_HINTS))
@@ -374,7 +387,15 @@ def from_dict(values: Mapping[str, object], *, written_by: str = "another versio
 
 
 def load_toml(path: str | Path) -> RunConfig:
-    """The config of a TOML file: a `preset` (default quick) and the fields that differ. Errors name the file."""
+    """The config of a TOML file: a `preset` (default quick) and the fields that differ. Errors name the file.
+
+    >>> import matfl
+    >>> from pathlib import Path
+    >>> Path("mine.toml").write_text('preset = "quick"\\nmethod = "fedprox"\\nfedprox.mu = 0.1')
+    52
+    >>> matfl.load_toml("mine.toml").parameters
+    (('mu', 0.1),)
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is no file: `matfl config quick > {path}` writes one to change")
     try:
@@ -497,10 +518,21 @@ def paper_pascal5() -> RunConfig:
 PRESETS = {
     maker.__name__: maker for maker in (smoke, quick, scenes, photos, photos_imagenet, full, paper_pascal5, paper_9)
 }
+"""The presets: a function to a `RunConfig` by name.
+
+>>> import matfl
+>>> list(matfl.PRESETS)[:3]
+['smoke', 'quick', 'scenes']
+"""
 
 
 def preset(name: str) -> RunConfig:
-    """The preset's config; a ValueError lists the known ones."""
+    """The preset's config; a ValueError lists the known ones.
+
+    >>> import matfl
+    >>> matfl.preset("paper_9").lr
+    0.0001
+    """
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}: choose from {', '.join(PRESETS)}")
     return PRESETS[name]()

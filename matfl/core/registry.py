@@ -28,7 +28,13 @@ _filling: set[str] = set()
 
 
 class PluginError(ValueError):
-    """A plug-in that cannot be imported, or a name that is taken; the message says which and what to do."""
+    """A plug-in that cannot be imported, or a name that is taken; the message says which and what to do.
+
+    >>> import matfl
+    >>> matfl.METHODS.register(matfl.METHODS["matfl"])
+    Traceback (most recent call last):
+    matfl.core.registry.PluginError: 'matfl' is one of the package's methods: choose another name
+    """
 
 
 class Named(Protocol):

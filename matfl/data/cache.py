@@ -51,7 +51,15 @@ FORMAT = 2
 
 
 class DataError(ValueError):
-    """Data that cannot be used; the message names the file, what was expected and what to do."""
+    """Data that cannot be used; the message names the file, what was expected and what to do.
+
+    >>> import matfl
+    >>> try:
+    ...     matfl.from_folder("birds", "no/such/folder", channels={"semseg": 2})
+    ... except matfl.DataError as error:
+    ...     print("no/such/folder" in str(error))
+    True
+    """
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:

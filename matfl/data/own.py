@@ -1,9 +1,13 @@
 """Data of one's own: domains whose pictures and labels come from arrays in memory or from a folder of files.
 
+>>> import matfl, numpy
 >>> from matfl.tasks.kinds import Quantity
->>> TASKS.register(Quantity(name="height", title="Height", unit="m"))
->>> fields = from_arrays("fields", train={"images": images, "height": heights}, val={...})
->>> DOMAINS.register(fields)
+>>> height = matfl.TASKS.register(Quantity(name="height", title="Height", unit="m"))
+>>> def some(n):
+...     return {"images": numpy.zeros((n, 3, 32, 32), numpy.uint8), "height": numpy.ones((n, 32, 32), numpy.float32)}
+>>> fields = matfl.DOMAINS.register(matfl.from_arrays("fields", train=some(8), val=some(2)))
+>>> dict(fields.channels)
+{'height': 1}
 
 Its tasks are then `fields/height`, in configs, runs and on the command line (from a plug-in). What is trained on is
 named by a fingerprint of all contents, which a run's provenance holds: a run is not gone on with on other data.
@@ -151,6 +155,17 @@ def from_arrays(
 
     Without `size` among the options, images enter the network at their own size where both sides are multiples of 8 of
     at least 32; else configs must set `size`. Raises ValueError naming the array, the index, the value and the remedy.
+
+    >>> import matfl, numpy
+    >>> draw = numpy.random.default_rng(0)
+    >>> def some(n):
+    ...     images = draw.integers(0, 256, (n, 3, 32, 32), numpy.uint8)
+    ...     return {"images": images, "semseg": images[:, 0] // 128}
+    >>> dots = matfl.from_arrays("dots", train=some(8), val=some(2), channels={"semseg": 2})
+    >>> matfl.DOMAINS.register(dots).channels["semseg"]
+    2
+    >>> matfl.run("smoke", tasks="dots", k=2, images_train=0, images_val=0).finished
+    True
     """
     known = {split_name: dict(given) for split_name, given in zip(SPLITS, (train, val))}
     tasks = [task for task in (*(channels or {}), *train) if task != "images"]
@@ -319,6 +334,19 @@ def from_folder(
     are measured at their own. All files are read once for the fingerprint.
 
     Raises DataError naming the file and the remedy; labels are checked when they are decoded.
+
+    >>> import matfl, numpy
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> def write(name, shape):
+    ...     Path("birds", name).parent.mkdir(parents=True, exist_ok=True)
+    ...     Image.fromarray(numpy.ones(shape, numpy.uint8)).save(Path("birds", name))
+    >>> for split in ("train", "val"):
+    ...     write(f"{split}/images/a.png", (48, 64, 3))
+    ...     write(f"{split}/semseg/a.png", (48, 64))
+    >>> birds = matfl.from_folder("birds", "birds", channels={"semseg": 2}, size=(32, 32))
+    >>> matfl.DOMAINS.register(birds).size
+    (32, 32)
     """
     root = Path(folder).expanduser().absolute()
     outputs = {task: _channels(name, TASKS.find(task), count) for task, count in channels.items()}

@@ -32,7 +32,14 @@ class Natives(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The images and labels of one domain's training or validation split; labels as `matfl.tasks.task` describes."""
+    """The images and labels of one domain's training or validation split; labels as `matfl.tasks.task` describes.
+
+    >>> import matfl, numpy
+    >>> zeros = numpy.zeros((2, 3, 32, 32), numpy.uint8)
+    >>> split = matfl.Split(domain=matfl.DOMAINS["outdoor"], ids=("a", "b"), images=zeros, labels={"sal": zeros[:, 0]})
+    >>> len(split), split.native_size(0)
+    (2, (32, 32))
+    """
 
     domain: Domain
     ids: tuple[str, ...]

@@ -19,6 +19,13 @@ __all__ = ["choices", "compare"]
 def compare(runs: Sequence[Run]) -> pd.DataFrame:
     """The last scores of runs, a row a (task set, method), averaged over seeds: every task's main metric on its models
     after aggregation and, where a run of 'single_task' is among them, delta_m against it in percent with its spread.
+
+    >>> import matfl
+    >>> table = matfl.compare([matfl.run("smoke", method=name) for name in ("single_task", "matfl")])
+    >>> list(table.index.get_level_values("method"))
+    ['single_task', 'matfl']
+    >>> "delta_m" in table.columns
+    True
     """
     if any(run.config.method == "single_task" for run in runs):
         return methods.table(runs)
@@ -32,6 +39,11 @@ def choices(run: Run) -> pd.DataFrame:
 
     The diagonal counts the partner of the same task, not the client itself. Raises ValueError for a method that chooses
     no friends.
+
+    >>> import matfl
+    >>> shares = matfl.choices(matfl.run("smoke", method="matfl"))
+    >>> bool(((shares >= 0) & (shares <= 1)).all(axis=None))
+    True
     """
     if "friends" not in run.diagnostics or not run.diagnostics["friends"].any():
         raise ValueError(f"method {run.config.method!r} chooses no friends: take a run of 'matfl' or 'matfl_uniform'")

@@ -41,7 +41,19 @@ __all__ = ["Run", "export", "find_run", "list_runs", "load_or_run", "metrics_tab
 
 @dataclass(frozen=True)
 class Run:
-    """A stored run: a folder of the run store, or a committed record without weights. Files are read when asked for."""
+    """A stored run: a folder of the run store, or a committed record without weights. Files are read when asked for.
+
+    >>> import matfl
+    >>> ours = matfl.run("smoke", method="matfl")
+    >>> sorted(ours.metrics["kind"].unique())
+    ['global', 'local']
+    >>> ours.rounds[0]["round"], len(ours.rounds) == ours.config.rounds
+    (1, True)
+    >>> ours.diagnostics["weights"].sum(-1).round(5).min()
+    np.float32(1.0)
+    >>> [prediction.shape for prediction in ours.predict("picture.png", tasks=["outdoor/semseg"])["outdoor/semseg"]]
+    [(48, 64)]
+    """
 
     path: Path
 
@@ -110,13 +122,25 @@ class Run:
 
 
 def list_runs(folder: Folder | None = None) -> list[Run]:
-    """Every run and record in `folder` (default: the run store), by name. Folders that are no runs are passed over."""
+    """Every run and record in `folder` (default: the run store), by name. Folders that are no runs are passed over.
+
+    >>> import matfl
+    >>> ours = matfl.run("smoke", method="matfl")
+    >>> ours.path in [run.path for run in matfl.list_runs()]
+    True
+    """
     base = Path(folder) if folder else Workspace().runs
     return [Run(path.parent) for path in sorted(base.glob("*/config.json"))]
 
 
 def metrics_table(runs: Iterable[Run]) -> pd.DataFrame:
-    """All runs' metrics as one tidy table: the config fields that differ between them, the run's name, the metrics."""
+    """All runs' metrics as one tidy table: the config fields that differ between them, the run's name, the metrics.
+
+    >>> import matfl
+    >>> table = matfl.metrics_table([matfl.run("smoke", method=name) for name in ("single_task", "matfl")])
+    >>> list(table.columns)
+    ['method', 'run', 'round', 'domain', 'task', 'client', 'kind', 'metric', 'value']
+    """
     import pandas as pd
 
     listed = list(runs)
@@ -157,7 +181,10 @@ def run(
 ) -> Run:
     """The finished run of a config, or of a preset by name, with some parameters changed; trained when not stored.
 
-    >>> run("smoke", method="fedprox", seed=1, **{"fedprox.mu": 0.1})  # doctest: +SKIP
+    >>> import matfl
+    >>> prox = matfl.run("smoke", method="fedprox", seed=1, **{"fedprox.mu": 0.1})
+    >>> prox.finished, prox.config.parameters
+    (True, (('mu', 0.1),))
 
     The other arguments are those of `load_or_run`.
     """
@@ -190,6 +217,11 @@ def load_or_run(
 
     Raises:
         RunError: some runs failed. All the others are stored by then, and each failure is named with its config.
+
+    >>> import matfl
+    >>> configs = [matfl.override(matfl.preset("smoke"), method=name) for name in ("single_task", "matfl")]
+    >>> [run.config.method for run in matfl.load_or_run(configs)]
+    ['single_task', 'matfl']
     """
     given = list(configs)
     wanted = list(dict.fromkeys(given))

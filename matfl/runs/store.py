@@ -72,7 +72,14 @@ _CHECKPOINT, _STATE, _LOCK = "checkpoint.safetensors", "state.json", "lock"
 
 
 class RunError(RuntimeError):
-    """A run cannot start, go on or be read; the message says why and what to do."""
+    """A run cannot start, go on or be read; the message says why and what to do.
+
+    >>> import matfl
+    >>> from pathlib import Path
+    >>> matfl.Run(Path("nowhere")).config
+    Traceback (most recent call last):
+    matfl.runs.store.RunError: nowhere holds no run (no config.json): `matfl runs` lists those that there are
+    """
 
 
 class RunBusyError(RunError):

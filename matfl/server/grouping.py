@@ -36,6 +36,16 @@ def gram(updates: Updates, layers: Sequence[str]) -> Tensor:
 
     Products are taken in float32 or better whatever the updates' own precision (see `add_gram`) and added in float64. A
     layer in which an update's square leaves float32's range is taken again in float64.
+
+    >>> import matfl, torch
+    >>> from matfl.server.updates import ClientUpdate, Layout
+    >>> layout = Layout.of({"w": torch.zeros(2)}, parameters=["w"], voting=["w"])
+    >>> zero_P = torch.zeros(2)
+    >>> trained = [torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])]
+    >>> replies = [ClientUpdate(client=n, state={"w": w}, start_P=zero_P) for n, w in enumerate(trained)]
+    >>> matfl.gram(matfl.Updates.of(layout, replies), ["w"])
+    tensor([[[25., 24.],
+             [24., 25.]]], dtype=torch.float64)
     """
     if not layers:
         raise ValueError("no voting layers: name them with Layout.of(backbone, voting=voting_layers(backbone, 8))")
@@ -61,7 +71,13 @@ def layer_gram(updates: Updates, slot: Slot) -> Tensor:
 
 
 def cosine(gram_NN: Tensor) -> Tensor:
-    """Cosines (..., N, N) from inner products; a client's with itself is 1, a zero update's with any other 0."""
+    """Cosines (..., N, N) from inner products; a client's with itself is 1, a zero update's with any other 0.
+
+    >>> import matfl, torch
+    >>> matfl.cosine(torch.tensor([[25.0, 24.0], [24.0, 25.0]]))
+    tensor([[1.0000, 0.9600],
+            [0.9600, 1.0000]])
+    """
     squares_N = gram_NN.diagonal(dim1=-2, dim2=-1)
     inverse_N = torch.where(squares_N > 0, squares_N.clamp(min=torch.finfo(gram_NN.dtype).tiny).rsqrt(), 0)
     cosine_NN = (gram_NN * inverse_N.unsqueeze(-1) * inverse_N.unsqueeze(-2)).clamp(-1, 1)
@@ -74,6 +90,16 @@ def similarity(updates: Updates, layers: Sequence[str]) -> Tensor:
 
     The dtype is float64 for float64 updates and float32 otherwise. A client's similarity with itself is 1; a zero
     update's with any other is 0. ValueError when a layer is not among the parameters.
+
+    >>> import matfl, torch
+    >>> from matfl.server.updates import ClientUpdate, Layout
+    >>> layout = Layout.of({"w": torch.zeros(2)}, parameters=["w"], voting=["w"])
+    >>> zero_P = torch.zeros(2)
+    >>> trained = [torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])]
+    >>> replies = [ClientUpdate(client=n, state={"w": w}, start_P=zero_P) for n, w in enumerate(trained)]
+    >>> matfl.similarity(matfl.Updates.of(layout, replies), ["w"])
+    tensor([[[1.0000, 0.9600],
+             [0.9600, 1.0000]]])
     """
     return cosine(gram(updates, layers)).to(product_dtype(updates.dtype))
 
@@ -82,6 +108,13 @@ def votes(similarity_LNN: Tensor, k: int) -> Tensor:
     """Each layer's votes (section 3.4): in row i the K most similar clients get K, K-1, ..., 1, the others 0; int64.
 
     A client leads its own vote, also before another whose update is identical. Other ties go to the lower index.
+
+    >>> import matfl, torch
+    >>> s_LNN = torch.tensor([[[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]]])
+    >>> matfl.votes(s_LNN, k=2)
+    tensor([[[2, 1, 0],
+             [1, 2, 0],
+             [0, 1, 2]]])
     """
     n = _clients(similarity_LNN, k)
     own_first_LNN = similarity_LNN.clone()
@@ -95,6 +128,13 @@ def friends(votes_LNN: Tensor, k: int, *, similarity: Tensor | None = None) -> T
     """The K clients with the most votes over all layers (section 3.4): bool (N, N), row i the friends of client i.
 
     Ties go to the higher similarity summed over layers, when `similarity` (L, N, N) is given, then to the lower index.
+
+    >>> import matfl, torch
+    >>> s_LNN = torch.tensor([[[1.0, 0.8, 0.1], [0.8, 1.0, 0.2], [0.1, 0.2, 1.0]]])
+    >>> matfl.friends(matfl.votes(s_LNN, k=2), k=2, similarity=s_LNN)
+    tensor([[ True,  True, False],
+            [ True,  True, False],
+            [False,  True,  True]])
     """
     _clients(votes_LNN, k)
     total_NN = votes_LNN.sum(0)
@@ -113,7 +153,13 @@ def _clients(tensor_LNN: Tensor, k: int) -> int:
 
 
 def normalise(weights_NN: Tensor) -> Tensor:
-    """Negative entries set to 0 and rows scaled to sum to 1; a row without one keeps its own client."""
+    """Negative entries set to 0 and rows scaled to sum to 1; a row without one keeps its own client.
+
+    >>> import matfl, torch
+    >>> matfl.normalise(torch.tensor([[3.0, 1.0], [-1.0, 0.0]]))
+    tensor([[0.7500, 0.2500],
+            [0.0000, 1.0000]])
+    """
     positive_NN = weights_NN.clamp(min=0)
     sums_N1 = positive_NN.sum(-1, keepdim=True)
     own_NN = torch.eye(weights_NN.shape[-1], device=weights_NN.device, dtype=weights_NN.dtype)
@@ -125,6 +171,13 @@ def similarity_weights(similarity_LNN: Tensor, friends_NN: Tensor | None = None)
 
     Negative similarities count as 0; each layer's row is normalised to 1; layers are averaged; rows are restricted to
     friends (all clients by default) and normalised again. A row without a positive entry keeps the client's own update.
+
+    >>> import matfl, torch
+    >>> s_LNN = torch.tensor([[[1.0, 0.25, -0.5], [0.25, 1.0, 0.25], [-0.5, 0.25, 1.0]]])
+    >>> matfl.similarity_weights(s_LNN)[0]
+    tensor([0.8000, 0.2000, 0.0000])
+    >>> matfl.similarity_weights(s_LNN, torch.eye(3, dtype=torch.bool))[1]
+    tensor([0., 1., 0.])
     """
     positive_LNN = similarity_LNN.double().clamp(min=0)
     sums_LN1 = positive_LNN.sum(-1, keepdim=True)

@@ -32,7 +32,13 @@ _MANY = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Mixing:
-    """What a method decided in one round."""
+    """What a method decided in one round.
+
+    >>> import matfl, torch
+    >>> matfl.Mixing(weights_NN=torch.eye(2)).record()["weights"]
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
 
     weights_NN: Tensor
     """Row i: how much of each client's update (and batch-norm statistics) client i takes. Rows of averages sum to 1."""

@@ -35,7 +35,20 @@ class ClientUpdate:
 
 @dataclass(frozen=True, kw_only=True)
 class Updates:
-    """One round's replies: row n of every field is client `clients[n]`."""
+    """One round's replies: row n of every field is client `clients[n]`.
+
+    >>> import matfl, torch
+    >>> from matfl.server.updates import ClientUpdate, Layout
+    >>> layout = Layout.of({"w": torch.zeros(2)}, parameters=["w"], voting=["w"])
+    >>> zero_P = torch.zeros(2)
+    >>> trained = [torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])]
+    >>> replies = [ClientUpdate(client=n, state={"w": w}, start_P=zero_P) for n, w in enumerate(trained)]
+    >>> updates = matfl.Updates.of(layout, replies)
+    >>> len(updates), updates.clients
+    (2, (0, 1))
+    >>> [(first, tuple(block_NK.shape)) for first, block_NK in updates.columns()]
+    [(0, (2, 2))]
+    """
 
     layout: Layout
     clients: tuple[int, ...]

@@ -1,7 +1,10 @@
 """The kinds of task: what class maps, binary maps, edges, directions and quantities have in common with their like.
 
->>> TASKS.register(Quantity(name="height", title="Height", unit="m"))
->>> TASKS.register(ClassMap(name="roads", title="Roads"))
+>>> import matfl
+>>> height = matfl.TASKS.register(Quantity(name="height", title="Height", unit="m"))
+>>> roads = matfl.TASKS.register(ClassMap(name="roads", title="Roads"))
+>>> height.main_metric, roads.main_metric
+('rmse', 'mIoU')
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""Axes-level figures: each takes a tidy frame or array and draws on one axes; nothing trains, saves or shows."""
+"""Axes-level figures: each takes a tidy frame or array and draws on one axes; nothing trains, saves or shows.
+
+>>> import matfl
+>>> ax = matfl.plots.choice_matrix(matfl.choices(matfl.run("smoke", method="matfl")))
+>>> type(ax).__name__
+'Axes'
+"""
 
 from matfl.core.extras import require
 from matfl.paper.plots.algorithm import arrows, decisions, numbers

@@ -91,7 +91,15 @@ class Dispatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Round(Dispatch):
-    """A round whose replies have come. Row n of everything is client `updates.clients[n]`, ascending."""
+    """A round whose replies have come. Row n of everything is client `updates.clients[n]`, ascending.
+
+    >>> import matfl, torch
+    >>> @matfl.method(title="Same task", description="the mean of the clients of one's task")
+    ... def same_task(round):
+    ...     return round.rows(round.same(round.tasks).float())
+    >>> matfl.run("smoke", method="same_task").diagnostics["weights"][0, 0].round(2)
+    array([0.5, 0.5, 0. , 0. ], dtype=float32)
+    """
 
     updates: Updates
     tasks: tuple[Hashable, ...]
@@ -140,6 +148,19 @@ class Method:
     """A way to aggregate, as a value: the fields of a subclass are its parameters, with defaults.
 
     `__post_init__` of a subclass checks their ranges (ValueError with the remedy).
+
+    >>> import matfl, torch
+    >>> from dataclasses import dataclass
+    >>> @matfl.register
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class Selfish(matfl.Method):
+    ...     name, title, description = "selfish", "Selfish", "the mean of all clients, oneself more often"
+    ...     own: float = 1.0
+    ...     def mix(self, round):
+    ...         return matfl.Mixing(weights_NN=round.rows(torch.ones(round.n, round.n) + self.own * torch.eye(round.n)))
+    >>> run = matfl.run("smoke", method="selfish", **{"selfish.own": 4})
+    >>> run.diagnostics["weights"][0, 0]
+    array([0.625, 0.125, 0.125, 0.125], dtype=float32)
     """
 
     name: ClassVar[str]
@@ -202,7 +223,19 @@ M = TypeVar("M", bound="Method | type[Method]")
 
 
 def register(entry: M) -> M:
-    """Add a method, or a class of methods with its default parameters, to `METHODS`; usable as a decorator."""
+    """Add a method, or a class of methods with its default parameters, to `METHODS`; usable as a decorator.
+
+    >>> import matfl, torch
+    >>> from dataclasses import dataclass
+    >>> @matfl.register
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class Alone(matfl.Method):
+    ...     name, title, description = "alone", "Alone", "every client keeps its own update"
+    ...     def mix(self, round):
+    ...         return matfl.Mixing(weights_NN=round.rows(torch.eye(round.n)))
+    >>> matfl.METHODS["alone"].title
+    'Alone'
+    """
     METHODS.register(entry() if isinstance(entry, type) else entry)
     return entry
 
@@ -216,7 +249,16 @@ def method(
     scope: Literal["task", "client"] = "task",
     sketched: bool = False,
 ) -> Callable[[Callable[[Round], Tensor | Mixing]], Method]:
-    """Register a function from `Round` to weights_NN, or to a `Mixing`, as the method of its name."""
+    """Register a function from `Round` to weights_NN, or to a `Mixing`, as the method of its name.
+
+    >>> import matfl
+    >>> @matfl.method(title="Nearest", description="self and the most similar client")
+    ... def nearest(round):
+    ...     s_NN = round.similarity().mean(0)
+    ...     return matfl.normalise(s_NN.where(s_NN >= s_NN.topk(2).values[:, 1:], 0))
+    >>> (matfl.run("smoke", method="nearest").diagnostics["weights"] > 0).sum(-1).max()
+    np.int64(2)
+    """
 
     def wrap(function: Callable[[Round], Tensor | Mixing]) -> Method:
         def mix(self: Method, round: Round) -> Mixing:

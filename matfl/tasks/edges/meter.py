@@ -115,11 +115,11 @@ class EdgeMeter:
     `max_distance` is the greatest distance of a match as a share of the image diagonal (`Domain.max_distance`).
 
     >>> meter = EdgeMeter("fedhca2", max_distance=0.0075)
-    >>> line = torch.zeros(1, 8, 8, dtype=torch.uint8)
-    >>> line[0, 4] = 1
+    >>> line = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    >>> line[0, 32] = 1
     >>> meter.update(0.9 * line, line)
     >>> meter.compute()["odsF"]
-    1.0
+    0.976
     """
 
     def __init__(self, protocol: str = "fedhca2", max_distance: float = 0.0075) -> None:
