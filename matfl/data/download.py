@@ -12,14 +12,16 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from tqdm import tqdm
 
+from matfl.core.files import replace_file
 from matfl.data.cache import DataError
 
-__all__ = ["BLOCK", "download", "write_text"]
+__all__ = ["BLOCK", "download"]
 
 BLOCK = 2**20
 ATTEMPTS = 6
@@ -86,13 +88,6 @@ def download(
     _note(part).unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that it is whole or absent."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def _copy(source: Path, path: Path, url: str) -> None:
     try:
         kind = source.stat().st_mode
@@ -101,9 +96,9 @@ def _copy(source: Path, path: Path, url: str) -> None:
     if not stat.S_ISREG(kind):
         raise DataError(f"{url} is no file: expected the archive; check the path")
     part = path.with_name(path.name + ".part")
-    _note(part).unlink(missing_ok=True)
-    shutil.copyfile(source, part)
-    part.replace(path)
+    for left in (part, _note(part)):
+        left.unlink(missing_ok=True)
+    replace_file(path, partial(shutil.copyfile, source))
 
 
 def _printable(text: str) -> str:
@@ -188,7 +183,7 @@ class _Connection:
         total = start + int(length) if length else None
         etag = response.headers.get("ETag", "")
         validator = etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-        write_text(_note(self.part), json.dumps({"url": self.url, "total": total, "validator": validator}))
+        replace_file(_note(self.part), json.dumps({"url": self.url, "total": total, "validator": validator}))
         bar.total, bar.n = total, start
         fresh = not _size(self.part)
         with open(self.part, "r+b" if start else "wb") as file:

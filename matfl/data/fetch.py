@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from matfl.core.files import replace_file
 from matfl.data.cache import DataError, locked
-from matfl.data.download import download, write_text
+from matfl.data.download import download
 from matfl.data.extract import opened, replacing
 from matfl.data.layouts import ARCHIVES, FOLDERS, open_layout
 from matfl.data.photos.repositories import REPOSITORIES, Repository, unpack
@@ -150,7 +151,7 @@ def repository_source(repository: Repository) -> Source:
 
 
 def _note(path: Path, record: Fetched) -> None:
-    write_text(path, json.dumps(asdict(record), indent=2) + "\n")
+    replace_file(path, json.dumps(asdict(record), indent=2) + "\n")
 
 
 def _already(target: Path, record_file: Path) -> Fetched:

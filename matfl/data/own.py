@@ -341,9 +341,9 @@ def from_folder(
     >>> def write(name, shape):
     ...     Path("birds", name).parent.mkdir(parents=True, exist_ok=True)
     ...     Image.fromarray(numpy.ones(shape, numpy.uint8)).save(Path("birds", name))
-    >>> for split in ("train", "val"):
-    ...     write(f"{split}/images/a.png", (48, 64, 3))
-    ...     write(f"{split}/semseg/a.png", (48, 64))
+    >>> for split, name in (("train", "a"), ("val", "b")):
+    ...     write(f"{split}/images/{name}.png", (48, 64, 3))
+    ...     write(f"{split}/semseg/{name}.png", (48, 64))
     >>> birds = matfl.from_folder("birds", "birds", channels={"semseg": 2}, size=(32, 32))
     >>> matfl.DOMAINS.register(birds).size
     (32, 32)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from matfl.config.run_config import RunConfig
 from matfl.config.run_config import preset as preset_config
 from matfl.core.extras import require
+from matfl.core.files import replace_file, unfinished
 from matfl.core.locks import locked
 from matfl.core.processes import child_of_this
 from matfl.paper.studies import STUDIES
@@ -388,7 +389,7 @@ def _replace_notebooks(studies: Sequence[str], folder: Path) -> None:
 
     for study in studies:
         target = notebooks_folder() / f"{study}.ipynb"
-        temporary = target.with_suffix(".tmp")
-        shutil.copyfile(folder / f"{study}.ipynb", temporary)
-        normalise(temporary, keep_parameters=False)
-        temporary.replace(target)
+        with unfinished(target) as temporary:
+            shutil.copyfile(folder / f"{study}.ipynb", temporary)
+            normalise(temporary, keep_parameters=False)
+            replace_file(target, temporary.read_bytes())

@@ -10,7 +10,7 @@ from pathlib import Path
 import matfl
 from matfl.data.cache import cache_folder
 
-__all__ = ["Folder", "Workspace", "checkout"]
+__all__ = ["Folder", "Workspace", "checkout", "packed"]
 
 Folder = str | Path
 
@@ -19,6 +19,11 @@ def checkout() -> Path | None:
     """The repository that the package lies in, or None for an installed wheel."""
     root = Path(matfl.__file__).resolve().parent.parent
     return root if (root / "pyproject.toml").is_file() and (root / "notebooks").is_dir() else None
+
+
+def packed() -> Path:
+    """The folder in which a wheel brings `notebooks` and `figures/*/runs`: the package's own."""
+    return Path(matfl.__file__).resolve().parent
 
 
 @dataclass(frozen=True, init=False)
@@ -36,7 +41,7 @@ class Workspace:
     """The run store, written to; $MATFL_RUNS, else `runs` in `home`."""
     records: tuple[Path, ...]
     """Read-only small records of runs, looked up after the store: `runs` in $MATFL_FIGURES, then `figures/*/runs` of
-    the checkout. `records=()` reads none, so that every run has its weights."""
+    the checkout, or those packed into the wheel. `records=()` reads none, so that every run has its weights."""
     cache: Path
     """Decoded pictures and starts; $MATFL_CACHE, else ~/.cache/matfl."""
     data: Path | None
@@ -80,7 +85,7 @@ def _absolute(path: Folder) -> Path:
 
 
 def _known_records() -> tuple[Path, ...]:
-    root, figures = checkout(), os.environ.get("MATFL_FIGURES")
+    root, figures = checkout() or packed(), os.environ.get("MATFL_FIGURES")
     found = [_absolute(figures) / "runs"] if figures else []
-    found += sorted((root / "figures").glob("*/runs")) if root else []
+    found += sorted((root / "figures").glob("*/runs"))
     return tuple(path for path in dict.fromkeys(found) if path.is_dir())

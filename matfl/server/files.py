@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from matfl.core.files import replace_file
 from matfl.server.kernels import empty_rows
 
 __all__ = ["NARROW", "WINDOW", "FileMatrix", "FileTensors", "save_tensors"]
@@ -114,14 +115,9 @@ def _read(descriptor: int, offset: int, out: Tensor, path: Path) -> None:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file under a temporary name and rename it, so that readers never see half of it."""
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    """Write a safetensors file whole, so that readers never see half of it."""
+    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    replace_file(Path(path), lambda temporary: save_file(whole, temporary))
 
 
 @dataclass(frozen=True, kw_only=True)

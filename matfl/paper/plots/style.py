@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from matfl.core.files import replace_file
 from matfl.tasks.task import DOMAINS, task_of
 
 if TYPE_CHECKING:
@@ -177,9 +178,7 @@ def save(fig: Figure, path: str | Path, provenance: Mapping[str, Any]) -> tuple[
     written = []
     for suffix, metadata in ((".pdf", {"Keywords": text, "CreationDate": None}), (".png", {"Description": text})):
         target = base.with_name(base.name + suffix)
-        temporary = target.with_name(f".{os.getpid()}-{target.name}")
-        fig.savefig(temporary, format=suffix[1:], metadata=metadata)
-        os.replace(temporary, target)
+        replace_file(target, partial(fig.savefig, format=suffix[1:], metadata=metadata))
         written.append(target)
     return written[0], written[1]
 

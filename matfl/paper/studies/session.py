@@ -24,7 +24,7 @@ from matfl.paper.studies.partial import forget, tolerate
 from matfl.paper.studies.stock import Stock, comparable, stored_runs, take_stock
 from matfl.paper.studies.store import Job, Record, find_record, job_name, load_or_compute
 from matfl.runs.store import RunError
-from matfl.runs.workspace import Workspace, checkout
+from matfl.runs.workspace import Workspace, checkout, packed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,8 +59,7 @@ NORMS = ("norms", "cosines")
 
 def notebooks_folder() -> Path:
     """The notebooks of the checkout, or those packed into the wheel."""
-    root = checkout()
-    return root / "notebooks" if root else Path(matfl.__file__).resolve().parent / "notebooks"
+    return (checkout() or packed()) / "notebooks"
 
 
 def collect_stored(plan: Plan, *, workspace: Workspace | None = None) -> list[Run]:

@@ -1,0 +1,59 @@
+"""What is released: one version everywhere, and a wheel that redraws the committed figures wherever it is installed."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import matfl
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZE = 16 << 20
+"""Bytes that a wheel may have: PyPI's limit is six times that, and a reader waits for all of them."""
+
+
+def test_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
+    change = re.search(r"^## \[?(\d[\d.]*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert project == matfl.__version__ == citation[1].strip('"') == change[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with what the wheel installs."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT]
+    subprocess.run(build, check=True, timeout=300)
+    (wheel,) = folder.glob("*.whl")
+    assert wheel.stat().st_size < SIZE
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_notebooks_records_and_nothing_else(installed):
+    files = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    expected = {name for name in tracked if name.startswith("matfl/")}
+    expected |= {f"matfl/{name}" for name in tracked if re.fullmatch(r"notebooks/\w+\.ipynb|figures/\w+/runs/.*", name)}
+    assert {name for name in files if ".dist-info/" not in name} == expected
+
+
+@pytest.mark.slow
+def test_the_wheel_redraws_without_training(installed, tmp_path):
+    """Outside the checkout, with an empty store: the worked example's round comes from a record in the wheel."""
+    env = {**os.environ, "PYTHONPATH": str(installed), "MATFL_RUNS": str(tmp_path / "runs")}
+    env |= {"IPYTHONDIR": str(tmp_path / "ipython"), "OMP_NUM_THREADS": "1"}
+    env.pop("MATFL_FIGURES", None)
+    call = [sys.executable, "-m", "matfl", "reproduce", "how_matfl_decides", "--out", tmp_path / "figures"]
+    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "figures" / "how_matfl_decides_round.png").exists()
+    assert not list((tmp_path / "runs").glob("*/config.json"))
