@@ -1,0 +1,174 @@
+"""Private clients: what noise on updates or on sketches leaves of grouping, and what sketches tell about tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from matfl.config.run_config import RunConfig
+from matfl.paper.claims import Above, Below, Claim, Part
+from matfl.paper.stats import chance_of_choice, estimate, paired
+from matfl.paper.studies import diagnostics
+from matfl.paper.studies.base import Plan, regime
+from matfl.paper.studies.grouping_frequency import client_pairs
+from matfl.paper.studies.signals import EPSILONS, frame
+from matfl.paper.studies.store import Record
+from matfl.paper.studies.trials import gain, trial, trial_seeds
+from matfl.server.privacy import noise_for
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from matfl.runs.run import Run
+
+__all__ = ["claims", "plan", "release", "secure_sums", "table", "told"]
+
+CLIP = 1.0
+"""Norm to which everything that a client changed in a round is shortened."""
+EPSILON = 256.0
+"""What a client spends in a whole run where updates or sketches are noised: far beyond what anyone calls private."""
+
+
+def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
+    """MaT-FL, MaT-FL by sketches, and both with noise: on all that leaves a client, or on its sketch."""
+    configs = []
+    for seed in trial_seeds(preset, seeds):
+        plain = trial(preset, settings, seed=seed, method="matfl")
+        noise = round(noise_for(EPSILON, plain.rounds), 4)
+        configs += [
+            plain,
+            trial(preset, settings, seed=seed, method="matfl", dp_clip=CLIP, dp_noise=noise),
+            trial(preset, settings, seed=seed, method="matfl_sketches"),
+            trial(preset, settings, seed=seed, method="matfl_sketches", **{"matfl_sketches.noise": noise}),
+        ]
+    return Plan(configs=tuple(configs))
+
+
+def release(config: RunConfig) -> str:
+    """What of a run's clients is noised, in words."""
+    if config.dp_noise:
+        return "all that leaves a client"
+    if config.method == "matfl_sketches":
+        return "the sketch alone" if config.parameters else "nothing, grouped by sketches"
+    return "nothing"
+
+
+def table(runs: Sequence[Run]) -> pd.DataFrame:
+    """A row a run of `plan`: noised, epsilon, seed, delta_m (%) against no noise, partners (share among friends)."""
+    import pandas as pd
+
+    plain = {run.config.seed: run for run in runs if release(run.config) == "nothing"}
+    rows = []
+    for run in runs:
+        stored, same_NN = run.diagnostics, diagnostics.same_task(client_pairs(run))
+        noised = release(run.config)
+        correct_R = diagnostics.correctness(stored["friends"], same_NN, stored["participants"])
+        rows.append(
+            {
+                "noised": noised,
+                "epsilon": float("inf") if noised.startswith("nothing") else EPSILON,
+                "seed": run.config.seed,
+                "delta_m": gain(run, plain[run.config.seed]),
+                "partners": float(np.nanmean(correct_R)) if np.isfinite(correct_R).any() else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def told(records: Sequence[Record], what: str) -> pd.DataFrame:
+    """'private' or 'tasks' of `signals.frame`, averaged over draws and rounds.
+
+    Columns: length, epsilon (a number), seed, and what was measured.
+    """
+    found = frame(records, what).drop(columns=["draw", "round"])
+    found["epsilon"] = found["epsilon"].astype(float)
+    return found.groupby(["length", "epsilon", "seed"]).mean().reset_index()
+
+
+def secure_sums(runs: Sequence[Run]) -> pd.DataFrame:
+    """Secure aggregation on paper, from the weights of MaT-FL's honest runs: a row a quantity, with its mean.
+
+    The server would learn the sketches and, of every model, one masked sum. A client sends its weighted update once for
+    each model that takes some of it; a sum hides its clients only if there are several.
+    """
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        if release(run.config) != "nothing":
+            continue
+        tasks = np.array(client_pairs(run))
+        for weights_NN in run.diagnostics["weights"].astype(float):
+            takes_CN = np.stack([weights_NN[tasks == name].mean(0) for name in dict.fromkeys(tasks)]) > 1e-4
+            rows.append((takes_CN.sum(0).mean(), takes_CN.sum(1).mean(), takes_CN.sum(1).min()))
+    columns = ["uploads of a client", "clients in a sum, mean", "clients in a sum, fewest"]
+    return pd.DataFrame(rows, columns=columns).mean().rename("mean").to_frame()
+
+
+def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
+    """What privacy leaves of grouping."""
+    signals, tasks = told(records, "private"), told(records, "tasks")
+    config = runs[0].config
+    chance, names = chance_of_choice(config.k, config.num_clients), len(dict.fromkeys(client_pairs(runs[0])))
+    longest = int(signals["length"].max())
+    strongest = min(EPSILONS)
+
+    def at(table: pd.DataFrame, column: str, epsilon: float) -> list[float]:
+        rows = table[(table["length"] == longest) & (table["epsilon"] == epsilon)]
+        return list(rows.sort_values("seed")[column])
+
+    found = table(runs)
+    noised = found[found["noised"] == "all that leaves a client"].set_index("seed")["delta_m"]
+    sketch = found[found["noised"] == "the sketch alone"].set_index("seed")["delta_m"]
+    where = f"{regime(config)}; delta 1e-5, sketches of {longest} numbers a layer"
+    return [
+        Claim(
+            text="Sketches without noise tell which task a client has.",
+            parts=(
+                Part(
+                    statistic=f"accuracy of the nearest mean (chance {1 / names:.2f})",
+                    value=estimate(at(tasks, "accuracy", float("inf"))),
+                    rule=Above(1 / names),
+                ),
+            ),
+            regime=where,
+        ),
+        Claim(
+            text=f"At epsilon {strongest:g} for a whole run, sketches no longer tell the task.",
+            parts=(
+                Part(
+                    statistic=f"accuracy of the nearest mean minus chance, with a margin of {1 / names:.2f}",
+                    value=estimate(np.array(at(tasks, "accuracy", strongest)) - 1 / names),
+                    rule=Below(1 / names),
+                ),
+            ),
+            regime=where,
+        ),
+        Claim(
+            text=f"Grouping survives epsilon {max(e for e in EPSILONS if np.isfinite(e)):g} on sketches.",
+            parts=(
+                Part(
+                    statistic=f"share of partners among friends (chance {chance:.2f})",
+                    value=estimate(at(signals, "partners", max(e for e in EPSILONS if np.isfinite(e)))),
+                    rule=Above(chance),
+                ),
+            ),
+            note=f"Without noise {np.mean(at(signals, 'partners', float('inf'))):.2f}, at epsilon {strongest:g} "
+            f"{np.mean(at(signals, 'partners', strongest)):.2f}.",
+            regime=where,
+        ),
+        Claim(
+            text=f"Noise on sketches alone costs less than noise on all that leaves a client (epsilon {EPSILON:g}).",
+            parts=(
+                Part(
+                    statistic="delta_m with noise on the sketch minus with noise on everything, in percent",
+                    value=estimate(paired(sketch.to_dict(), noised.to_dict())),
+                    rule=Above(0),
+                    digits=1,
+                ),
+            ),
+            regime=where,
+        ),
+    ]
