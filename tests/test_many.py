@@ -111,6 +111,7 @@ def test_sums_of_sums_are_the_product(name, weights, additions):
     found = factors(weights)
     np.testing.assert_allclose(found.basis_CG @ found.factors_GN.toarray(), weights, atol=1e-12)
     assert found.additions == additions
+    assert not found.saves() or name == "nothing"
     rows_NK = torch.randn(30, 50, dtype=torch.float64)
     out_CK = torch.ones(4, 50, dtype=torch.float64)
     add_by_sums(out_CK, found, rows_NK, step=0.5)
@@ -135,6 +136,7 @@ def test_mixing_many_clients_by_sums_gives_the_models_of_mixing_few(name, monkey
     ends = []
     for many in (10, 1000):
         monkeypatch.setattr(mixing, "_MANY", many)
+        monkeypatch.setattr("matfl.server.hierarchy.Factors.saves", lambda its: True)
         start = {key: torch.zeros(size) for key, size in SIZES.items()}
         models = Models.start(LAYOUT, start, owners, {})
         mix(models, updates_of(rows_NP), Mixing(weights_NN=weights), names)
@@ -189,3 +191,11 @@ def test_a_budget_too_small_for_one_piece_says_what_it_takes(tmp_path):
         Spool(folder=tmp_path, memory=10**6).needed(wide, 1000)
     assert Spool(folder=tmp_path, memory=17 * 10**6).needed(wide, 1000)
     assert not Spool(folder=tmp_path, memory=10**6).needed(LAYOUT, 4)
+
+
+def test_sums_are_taken_where_models_are_many():
+    many = np.zeros((40, 400))
+    many[np.arange(400) % 40, np.arange(400)] = 1
+    assert factors(many).saves()
+    assert factors(np.full((40, 400), 1 / 400)).saves()
+    assert not factors(np.random.default_rng(0).random((40, 400))).saves()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Factors", "add_by_sums", "factors"]
 
+_COLUMNS = 1 << 16
+"""Columns that are summed at a time: the sums stay in cache."""
 _ALIKE = 1e-9
 """Greatest difference between two columns of unit norm that count as one."""
 
@@ -32,6 +34,10 @@ class Factors:
 
     basis_CG: np.ndarray
     factors_GN: csc_matrix
+
+    def saves(self) -> bool:
+        """Whether adding updates one by one is faster than multiplying: about where C is above 16 additions each."""
+        return 16 * self.additions < self.basis_CG.shape[0] * self.factors_GN.shape[1]
 
     @property
     def additions(self) -> int:
@@ -86,12 +92,11 @@ def factors(weights_CN: csr_matrix | np.ndarray) -> Factors:
 def add_by_sums(out_CK: Tensor, found: Factors, block_NK: Tensor, step: float = 1.0) -> None:
     """out_CK += step A @ block_NK by the factors of A, in place, in float32 or better."""
     wide = torch.promote_types(block_NK.dtype, torch.float32)
-    csr = found.factors_GN.tocsr()
-    sums_GK = torch.zeros((csr.shape[0], block_NK.shape[1]), dtype=wide, device=block_NK.device)
-    for group in range(csr.shape[0]):
-        members = csr.indices[csr.indptr[group] : csr.indptr[group + 1]]
-        values = torch.from_numpy(csr.data[csr.indptr[group] : csr.indptr[group + 1]]).to(sums_GK)
-        for first in range(0, len(members), 64):
-            rows = torch.from_numpy(members[first : first + 64].astype(np.int64)).to(block_NK.device)
-            sums_GK[group] += values[first : first + 64] @ block_NK[rows].to(wide)
+    groups = found.basis_CG.shape[1]
+    sums_GK = torch.zeros((groups, block_NK.shape[1]), dtype=wide, device=block_NK.device)
+    for first in range(0, block_NK.shape[1], _COLUMNS):
+        columns = slice(first, first + _COLUMNS)
+        for position, row_K in enumerate(block_NK[:, columns]):
+            for group, factor in found.of(position):
+                sums_GK[group, columns].add_(row_K, alpha=factor)
     out_CK.add_((torch.from_numpy(found.basis_CG).to(sums_GK) @ sums_GK).to(out_CK), alpha=step)

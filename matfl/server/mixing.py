@@ -27,7 +27,7 @@ __all__ = ["Mixing", "mix", "owner_shares"]
 Names = tuple[str, ...]
 _PLAIN = ServerOptimizer()
 _MANY = 256
-"""Clients from which updates are first summed in groups that are taken alike; fewer are read faster than grouped."""
+"""Clients from which it may pay to sum updates in groups that are taken alike first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def mix(
         weights_CN = share_CN @ group_NN
         sums = factors(weights_CN.cpu().numpy()) if n >= _MANY else None
         for low, high in _spans(updates, names):
-            if step.kind == "none" and change_CC is None and sums and 2 * sums.additions < weights_CN.numel():
+            if step.kind == "none" and change_CC is None and sums and sums.saves():
                 for first, block_NK in updates.columns(low, high):
                     add_by_sums(models.theta_CP[:, first : first + block_NK.shape[1]], sums, block_NK, step.lr)
             elif step.kind == "none":

@@ -90,7 +90,7 @@ def _hashes(seed: int, layer: str, length: int, first: int, count: int) -> tuple
     mixed = _mix(np.arange(first, first + count, dtype=np.uint64) + np.uint64(derive(seed, "sketch", layer)))
     bucket_K = (mixed >> np.uint64(1)) % np.uint64(length)
     sign_K = 1 - 2 * (mixed & np.uint64(1)).astype(np.int8)
-    return torch.from_numpy(bucket_K.astype(np.int32)), torch.from_numpy(sign_K)
+    return torch.from_numpy(bucket_K.astype(np.int64)), torch.from_numpy(sign_K)
 
 
 def _mix(keys: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from matfl.server.privacy import noise_for
 from matfl.server.screening import clip_factors
 from matfl.server.sketches import Sketcher, sketch, sketch_gram
 
-__all__ = ["EPSILONS", "LENGTHS", "Signals", "frame"]
+__all__ = ["EPSILONS", "LENGTHS", "TABLES", "Signals", "frame"]
 
 LENGTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
 """Numbers a layer of the sketches."""
@@ -38,8 +38,15 @@ EPSILONS = (1.0, 4.0, 16.0, 64.0, 256.0, float("inf"))
 COUNTS = (1, 2, 4)
 """Hostile clients."""
 STRENGTH = 10.0
+TABLES = ("sketches", "private", "tasks", "attacks", "absent")
+"""What a record holds."""
 HASHES, DRAWS = 3, 2
 """Draws of signs and buckets and of noise; and of who attacks."""
+
+SUBSETS = 10
+"""Draws of who is away, and of who is late."""
+PRESENT = (0.1, 0.25, 0.5)
+"""Shares of the clients that are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,8 @@ class Signals:
             "lengths": list(LENGTHS),
             "private": [list(PRIVATE_LENGTHS), [str(e) for e in EPSILONS]],
             "attacks": [list(ATTACKS), list(COUNTS), STRENGTH],
-            "draws": [HASHES, DRAWS],
+            "present": list(PRESENT),
+            "draws": [HASHES, DRAWS, SUBSETS],
             "data": data_version(self.config),
         }
 
@@ -71,9 +79,12 @@ class Signals:
         return ("rounds",)
 
     def compute(self, unit: str, *, device: str | None) -> tuple[dict[str, Any], Arrays]:
-        """Rows of the four tables, by table."""
-        found: dict[str, list[dict[str, Any]]] = {"sketches": [], "private": [], "tasks": [], "attacks": []}
+        """Rows of the tables, by table."""
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+        before: tuple[int, Tensor] | None = None
         for round in captured(self.config, self.rounds, device=device):
+            found["absent"] += _absent(round, before[1] if before and before[0] == round.number - 1 else None)
+            before = round.number, round.updates.updates_NP.clone()  # type: ignore[union-attr]
             found["sketches"] += _sketched(round)
             rows, told = _private(round)
             found["private"] += rows
@@ -88,7 +99,7 @@ class Signals:
 
 
 def frame(records: Sequence[Record], table: str) -> Any:
-    """One of the tables 'sketches', 'private', 'tasks' and 'attacks' of all seeds, with the column seed."""
+    """One of the `TABLES` of all seeds, with the column seed."""
     import pandas as pd
 
     rows = [{"seed": record.values["seed"], **row} for record in records for row in record.values["tables"][table]]
@@ -191,6 +202,60 @@ def _told(sketches_LNd: Tensor, tasks: Sequence[Any]) -> float:
             scores.append(float(mean_K @ row_K / torch.linalg.vector_norm(mean_K).clamp(min=1e-30)))
         right += names[int(np.argmax(scores))] == tasks[client]
     return right / len(tasks)
+
+
+# --- absent and late --------------------------------------------------------------------------------------------------
+
+
+def _absent(round: Round, before_NP: Tensor | None) -> list[dict[str, Any]]:
+    """Where a client's weight goes with everybody there, with few, alone in its task, and with half of them late.
+
+    Columns: case, draw; own, partners, others (weights that sum to 1); fresh, late (share of a fresh client's partners
+    of either kind that are its friends; the round before's updates are `before_NP`).
+    """
+    tasks, everyone = list(round.tasks), list(range(round.n))
+    rows = [{"round": round.number, "case": "all, in time", "draw": 0, **_where(round, everyone, everyone)}]
+    for number, name in enumerate(dict.fromkeys(tasks)):
+        first = tasks.index(name)
+        there = [n for n in everyone if n == first or tasks[n] != name]
+        found = _where(round, there, [first])
+        rows.append({"round": round.number, "case": "alone in its task", "draw": number, **found})
+    for share in PRESENT:
+        for draw in range(SUBSETS):
+            generator = np.random.default_rng([round.number, draw])
+            there = sorted(generator.choice(round.n, max(2, int(share * round.n + 0.5)), replace=False).tolist())
+            rows.append({"round": round.number, "case": f"{share:.0%}", "draw": draw, **_where(round, there, there)})
+    if before_NP is not None:
+        rows += [
+            {"round": round.number, "case": "half late", "draw": draw, **_late(round, before_NP, draw)}
+            for draw in range(SUBSETS)
+        ]
+    return rows
+
+
+def _where(round: Round, there: list[int], of: list[int]) -> dict[str, float]:
+    """Mean weights of the clients `of` on themselves, on partners and on others, where the clients `there` reply."""
+    updates = round.updates.select(there)
+    found = _decided(cosine(gram(updates, updates.layout.voting)), min(round.config.k, len(there)))
+    tasks = [round.tasks[n] for n in there]
+    same_NN = round.same(tuple(tasks))
+    rows = [there.index(n) for n in of]
+    own = found["weights"].diagonal()[rows].mean()
+    partners = (found["weights"] * (same_NN & _off(len(there))))[rows].sum(1).mean()
+    return {"own": float(own), "partners": float(partners), "others": float(1 - own - partners)}
+
+
+def _late(round: Round, before_NP: Tensor, draw: int) -> dict[str, float]:
+    late_N = torch.zeros(round.n, dtype=torch.bool)
+    late_N[np.random.default_rng([7, draw]).choice(round.n, round.n // 2, replace=False)] = True
+    mixed_NP = torch.where(late_N[:, None], before_NP, round.updates.updates_NP)  # type: ignore[arg-type]
+    updates = round.updates.holding(mixed_NP)
+    found = _decided(cosine(gram(updates, updates.layout.voting)), min(round.config.k, round.n))
+    partners_NN = _partners(round) & ~late_N[:, None]
+    return {
+        "fresh": _share(found["friends"], partners_NN & ~late_N),
+        "late": _share(found["friends"], partners_NN & late_N),
+    }
 
 
 # --- hostile ----------------------------------------------------------------------------------------------------------
