@@ -61,10 +61,8 @@ class Signals:
 
     def spec(self) -> dict[str, Any]:
         """Everything that decides the numbers."""
-        config = self.config.to_json()
-        del config["preset"]
         return {
-            "config": config,
+            "config": self.config.identity,
             "rounds": list(self.rounds),
             "lengths": list(LENGTHS),
             "private": [list(PRIVATE_LENGTHS), [str(e) for e in EPSILONS]],
