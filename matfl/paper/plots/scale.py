@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ _SERIES = ("#BB5566", "#004488", "#DDAA33", "#44AA99", "#222222", "#999999")
 _MARKS = ("o", "s", "^", "D", "v", "x")
 
 
-def _styled(number: int) -> dict[str, str]:
+def _styled(number: int) -> dict[str, Any]:
     return {"color": _SERIES[number % len(_SERIES)], "marker": _MARKS[number % len(_MARKS)]}
 
 
@@ -48,8 +48,10 @@ def crowd_seconds(frame: pd.DataFrame, parts: Mapping[str, str], *, ax: Axes | N
 
 
 def crowd_bytes(frame: pd.DataFrame, *, layers: int, length: int, ax: Axes | None = None) -> Axes:
-    """Gigabytes over the clients, both logarithmic: what whole updates, similarities and sketches take, and the measured
-    peak of the step. Columns clients, parameters, peak_mb."""
+    """Gigabytes over the clients, both logarithmic: of whole updates, similarities and sketches, and the step's peak.
+
+    Columns clients, parameters, peak_mb (measured).
+    """
     ax = _axes(ax)
     n = frame["clients"].to_numpy(float)
     forms = {
@@ -162,7 +164,7 @@ def attack_deltas(frame: pd.DataFrame, tasks: str, attacks: Sequence[str], *, ax
         for y, name in enumerate(reversed(names)):
             values = frame[(frame["defence"] == name) & (frame["attack"] == kind)][tasks]
             place = y + 0.15 * (number - (len(attacks) - 1) / 2)
-            style = {"color": _SERIES[number], "marker": _MARKS[number], "linestyle": ""}
+            style: dict[str, Any] = {"color": _SERIES[number], "marker": _MARKS[number], "linestyle": ""}
             ax.plot(values, np.full(len(values), place), markersize=2.5, alpha=0.5, **style)
             shown = {"none": "no attack"}.get(kind, kind) if y == 0 else None
             ax.plot([values.mean()], [place], markersize=5, label=shown, **style)

@@ -19,6 +19,7 @@ from matfl.paper.studies import (
     methods,
     our_best,
     photographs,
+    scale_privacy_attacks,
     server_step,
     update_tsne,
     why,
@@ -44,6 +45,7 @@ __all__ = [
     "methods",
     "our_best",
     "photographs",
+    "scale_privacy_attacks",
     "server_step",
     "update_tsne",
     "why",
@@ -60,6 +62,7 @@ STUDIES: dict[str, Callable[..., Plan]] = {
     "07_cost_and_scale": cost_and_scale.plan,
     "08_server_step": server_step.plan,
     "09_why": why.plan,
+    "10_scale_privacy_attacks": scale_privacy_attacks.plan,
     "11_our_best": our_best.plan,
     "how_matfl_decides": how_matfl_decides.plan,
 }

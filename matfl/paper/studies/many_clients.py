@@ -35,7 +35,7 @@ from matfl.server.sketches import Sketcher
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Crowds", "Planted", "claims", "cost", "fidelity", "measure", "plan", "slopes"]
+__all__ = ["LENGTH", "SECONDS", "Crowds", "Planted", "claims", "cost", "fidelity", "measure", "plan", "slopes"]
 
 CLIENTS = (18, 100, 300, 1000, 3000, 10_000)
 EXACT_BYTES = 1 << 30
@@ -228,7 +228,7 @@ def cost(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(record.values["rows"])
 
 
-_PARTS = {
+SECONDS = {
     "exact_s": "exact: compare whole updates",
     "sketch_s": "sketch all updates",
     "sketches_s": "compare sketches, block by block",
@@ -236,6 +236,7 @@ _PARTS = {
     "mix_s": "mix, each update once",
     "dense_mix_s": "mix, C times",
 }
+"""Columns of `cost` in words."""
 
 
 def slopes(table: pd.DataFrame, *, to: int = 1_000_000) -> pd.DataFrame:
@@ -247,7 +248,7 @@ def slopes(table: pd.DataFrame, *, to: int = 1_000_000) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for column, name in _PARTS.items():
+    for column, name in SECONDS.items():
         known = table[["clients", column]].dropna() if column in table else table[["clients"]].iloc[:0]
         known = known[known["clients"] >= 100] if (known["clients"] >= 100).sum() >= 2 else known
         if len(known) < 2:
@@ -323,12 +324,12 @@ def claims(records: Sequence[Record]) -> list[Claim]:
             parts=(
                 Part(
                     statistic="slope of the block-by-block comparison",
-                    value=exact(float(grown.loc[_PARTS["sketches_s"], "slope"])),
+                    value=exact(float(grown.loc[SECONDS["sketches_s"], "slope"])),
                     rule=AtLeast(1.7),
                 ),
                 Part(
                     statistic="slope of the nearest neighbours",
-                    value=exact(float(grown.loc[_PARTS["nearest_s"], "slope"])),
+                    value=exact(float(grown.loc[SECONDS["nearest_s"], "slope"])),
                     rule=Below(1.7),
                 ),
             ),

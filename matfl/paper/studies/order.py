@@ -23,6 +23,7 @@ ORDER = (
     "06_layer_voting",
     "00_benchmark",
     "01_update_tsne",
+    "10_scale_privacy_attacks",
     "how_matfl_decides",
     "07_cost_and_scale",
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from matfl.runs.run import Run
 
-__all__ = ["claims", "plan", "release", "secure_sums", "table", "told"]
+__all__ = ["chances", "claims", "plan", "release", "secure_sums", "table", "told"]
 
 CLIP = 1.0
 """Norm to which everything that a client changed in a round is shortened."""
@@ -82,9 +82,18 @@ def told(records: Sequence[Record], what: str) -> pd.DataFrame:
 
     Columns: length, epsilon (a number), seed, and what was measured.
     """
-    found = frame(records, what).drop(columns=["draw", "round"])
+    found = frame([r for r in records if r.path.name.startswith("signals")], what).drop(columns=["draw", "round"])
     found["epsilon"] = found["epsilon"].astype(float)
     return found.groupby(["length", "epsilon", "seed"]).mean().reset_index()
+
+
+def chances(runs: Sequence[Run]) -> dict[str, float]:
+    """What chance finds: 'partners' among friends, 'tasks' told."""
+    config = runs[0].config
+    return {
+        "partners": chance_of_choice(config.k, config.num_clients),
+        "tasks": 1 / len(dict.fromkeys(client_pairs(runs[0]))),
+    }
 
 
 def secure_sums(runs: Sequence[Run]) -> pd.DataFrame:
@@ -111,7 +120,7 @@ def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
     """What privacy leaves of grouping."""
     signals, tasks = told(records, "private"), told(records, "tasks")
     config = runs[0].config
-    chance, names = chance_of_choice(config.k, config.num_clients), len(dict.fromkeys(client_pairs(runs[0])))
+    chance, names = chances(runs)["partners"], len(dict.fromkeys(client_pairs(runs[0])))
     longest = int(signals["length"].max())
     strongest = min(EPSILONS)
 
