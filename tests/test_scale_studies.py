@@ -1,0 +1,284 @@
+"""The studies of many, packed, private, hostile and absent clients, on made-up numbers whose answers are known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rounds import make_round
+from synthetic_runs import FakeRun, fake_run
+
+from matfl.paper import plots
+from matfl.paper.studies import (
+    absent,
+    hostile,
+    many_clients,
+    packed,
+    private,
+    scale_privacy_attacks,
+    signals,
+)
+from matfl.paper.studies.store import Record
+from matfl.runs.captured import captured
+from matfl.server.attacks import attackers
+from matfl.server.grouping import cosine, gram
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+# --- many -------------------------------------------------------------------------------------------------------------
+
+
+def test_planted_clients_are_alike_within_tasks_alone():
+    layout = many_clients.layout_of(40_000)
+    made = many_clients.Planted(layout, tasks=3)
+    rows = torch.stack([made.update(client) for client in range(12)])
+    assert torch.equal(rows[5], many_clients.Planted(layout, tasks=3).update(5))
+    cosines = torch.nn.functional.normalize(rows) @ torch.nn.functional.normalize(rows).T
+    same = torch.tensor([[a % 3 == b % 3 for b in range(12)] for a in range(12)])
+    assert cosines[same & ~torch.eye(12, dtype=torch.bool)].mean() == pytest.approx(0.2, abs=0.02)
+    assert cosines[~same].abs().max() < 0.05
+    assert sum(layout.parameters[name].stop - layout.parameters[name].start for name in layout.voting) == 35_000
+
+
+def test_a_step_over_planted_clients_finds_their_tasks():
+    pytest.importorskip("faiss")
+    row = many_clients._measure(90, 20_000, ("exact", "sketches", "nearest"))
+    assert row["right_exact"] == 1
+    assert row["right_sketches"] > 0.8
+    assert row["recall"] > 0.5
+    assert 1 <= row["additions"] <= many_clients.TASKS
+    assert all(row[name] >= 0 for name in many_clients.SECONDS)
+
+
+def test_slopes_of_powers_are_the_powers():
+    clients = np.array([18, 100, 300, 1000, 3000])
+    table = pd.DataFrame({"clients": clients, "sketches_s": 1e-6 * clients**2.0, "sketch_s": 1e-3 * clients})
+    found = many_clients.slopes(table)
+    assert found["slope"].round(3).to_dict() == {
+        "sketch all updates": 1.0,
+        "compare sketches, block by block": 2.0,
+    }
+    assert found.loc["compare sketches, block by block", "seconds at a million"] == pytest.approx(1e6)
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+def alike(noise=0.3):
+    """Nine clients of three tasks, whose updates share their task's direction."""
+    round = make_round("aaabbbccc", dtype=torch.float32)
+    directions = torch.randn(3, round.updates.layout.P, generator=torch.Generator().manual_seed(0))
+    own = torch.randn(9, round.updates.layout.P, generator=torch.Generator().manual_seed(1))
+    rows = directions[[0, 0, 0, 1, 1, 1, 2, 2, 2]] + noise * own
+    return replace(round, updates=round.updates.holding(rows))
+
+
+def test_tasks_are_told_from_what_tells_them_and_not_from_noise():
+    names = [name for name in "abc" for _ in range(3)]
+    base = torch.eye(3).repeat_interleave(3, 0)[None]
+    assert signals._told(base, names) == 1
+    noise = [signals._told(torch.randn(4, 9, 8, generator=torch.Generator().manual_seed(s)), names) for s in range(40)]
+    assert np.mean(noise) == pytest.approx(1 / 3, abs=0.12)
+
+
+def test_sketches_are_compared_with_whole_updates(monkeypatch):
+    monkeypatch.setattr(signals, "LENGTHS", (8, 16))
+    rows = pd.DataFrame(signals._sketched(alike()))
+    assert set(rows["length"]) == {8, 16}
+    assert rows["partners_exact"].eq(1).all()
+    assert rows["error"].mean() < 2 * rows["theory"].mean()
+    assert rows["weights"].between(0, 2).all()
+
+
+def test_weights_of_a_lonely_client_go_to_itself_and_to_others():
+    round = alike()
+    rows = pd.DataFrame(signals._absent(round, round.updates.updates_NP.clone()))
+    means = rows.groupby("case")[["own", "partners", "others", "fresh", "late"]].mean()
+    assert means.loc["alone in its task", "partners"] == 0
+    assert means.loc["all, in time", "partners"] > 0.3
+    assert means.loc["half late", "fresh"] == means.loc["half late", "late"] == 1  # the same updates as today's
+    assert np.allclose(means.loc[["all, in time", "alone in its task"], ["own", "partners", "others"]].sum(axis=1), 1)
+    other = pd.DataFrame(signals._absent(round, torch.randn(9, round.updates.layout.P)))
+    strangers = other[other["case"] == "half late"]
+    assert strangers["late"].mean() < strangers["fresh"].mean()
+
+
+def test_attacks_lead_astray_whom_their_formulas_say(monkeypatch):
+    monkeypatch.setattr(signals, "COUNTS", (1,))
+    round = alike()
+    config = replace(round.config, tasks="pascal/semseg,pascal/sal,pascal/normals", clients_per_task=3, k=4)
+    rows = pd.DataFrame(signals._hostile(replace(round, config=config)))
+    found = rows.groupby(["defence", "attack"])[["weight", "astray_others", "astray_attacked"]].mean()
+    assert found.loc[("single_task", "flip"), "astray_others"] == pytest.approx(0, abs=1e-6)
+    assert found.loc[("fedavg", "flip"), "weight"] == pytest.approx(1 / 9)
+    assert found.loc[("matfl", "flip"), "weight"] < 0.01
+    assert found.loc[("matfl", "votes"), "weight"] > 1 / 9
+    assert found.loc[("fedavg", "scale"), "astray_others"] > 0.5
+    assert found.loc[("matfl, clipped", "copy"), "astray_others"] < found.loc[("matfl", "copy"), "astray_others"]
+
+
+def test_captured_rounds_are_those_of_the_run(tmp_path, monkeypatch):
+    from tiny import tiny
+
+    from matfl.runs import engine
+    from matfl.runs.run import Run
+
+    monkeypatch.setenv("MATFL_CACHE", str(tmp_path / "cache"))
+    config = tiny()
+    engine.run(config, tmp_path / "run", device="cpu", cache_dir=tmp_path / "cache")
+    stored = Run(tmp_path / "run").diagnostics["similarity"]
+    for round in captured(config, (1, 3), device="cpu"):
+        found = cosine(gram(round.updates, round.updates.layout.voting)).numpy()
+        np.testing.assert_allclose(found, stored[round.number - 1].astype(float), atol=2e-3)
+    with pytest.raises(ValueError, match=r"round 4: choose 1\.\.3"):
+        next(captured(config, (4,)))
+
+
+# --- trained runs -----------------------------------------------------------------------------------------------------
+
+
+def faked(plan, better):
+    """A made-up run for each config; `better(config)` percent above the base in every task."""
+    return [fake_run(config, better(config)) for config in plan.configs]
+
+
+def test_hostile_runs_are_judged_against_the_honest_of_their_seed():
+    def better(config):
+        loss = {"none": 0.0, "flip": -5.0, "copy": -40.0, "votes": -20.0}[config.attack]
+        return (1.0 if config.method == "matfl" else 0.0) + loss * (0.5 if config.clip_norm else 1.0)
+
+    runs = faked(hostile.plan("quick"), better)
+    table = hostile.table(runs)
+    assert len(table) == len(runs) == 3 * len(hostile.DEFENCES) * 4
+    means = table.groupby(["defence", "attack"])[["attacked", "others", "all"]].mean()
+    assert means.loc[("single_task", "none")].abs().max() < 1e-9
+    assert means.loc[("matfl", "copy")].mean() < means.loc[("matfl, clipped", "copy")].mean() < -10
+    config = next(run.config for run in runs if run.config.attack == "flip")
+    assert len(attackers(config)) == hostile.ATTACKERS
+    given = hostile.weights(runs)
+    assert set(given["attack"]) == set(hostile.TRAINED)
+    assert given["plain"].iloc[0] == pytest.approx(4 / 18)
+    assert all(claim.word in ("held", "not held", "undecided") for claim in hostile.claims(runs))
+
+
+def bytes_of(run: FakeRun) -> FakeRun:
+    share = {"none": 1.0, "bf16": 0.5, "int8": 0.25, "topk": 0.02}[run.config.codec]
+    for row in run.rounds:
+        row["bytes_up"] = int(share * row["bytes_up"])
+    return run
+
+
+def test_packed_runs_are_named_by_how_they_travel():
+    runs = [bytes_of(run) for run in faked(packed.plan("quick"), lambda c: -1.0 if c.codec == "topk" else 0.0)]
+    table = packed.table(runs)
+    assert list(dict.fromkeys(table["packing"])) == list(packed.PACKINGS)
+    means = table.groupby("packing")[["megabytes", "delta_m", "change"]].mean()
+    assert means.loc["bf16", "megabytes"] == pytest.approx(means.loc["float32", "megabytes"] / 2)
+    assert means.loc["float32", "delta_m"] == 0
+    assert means.loc["top 1 %", "delta_m"] < -0.5
+    held = {claim.text: claim.word for claim in packed.claims(runs)}
+    assert held["A quarter of the bytes (int8) leaves grouping as it was."] == "held"
+    plots.packed_quality(table)
+
+
+def record(rows: dict[str, list[dict]], seed: int) -> Record:
+    from pathlib import Path
+
+    tables = {name: rows.get(name, []) for name in signals.TABLES}
+    values = {"seed": seed, "tables": tables}
+    return Record(path=Path(f"signals-{seed}"), spec={}, values=values, arrays={}, provenance={})
+
+
+def told_records():
+    records = []
+    for seed in range(3):
+        rows: dict[str, list[dict]] = {"private": [], "tasks": [], "absent": []}
+        for epsilon in signals.EPSILONS:
+            good = 0.9 if np.isinf(epsilon) else 0.41 + 0.01 * seed
+            case = {"round": 1, "length": 64, "epsilon": str(epsilon), "draw": 0}
+            rows["private"].append({**case, "noise": 1.0, "partners": good, "weights": 0.5})
+            rows["tasks"].append({**case, "accuracy": 0.8 + 0.01 * seed if np.isinf(epsilon) else 1 / 6})
+        for name, others in (("all, in time", 0.1), ("alone in its task", 0.2 + 0.01 * seed)):
+            rows["absent"].append({"round": 1, "case": name, "draw": 0, "own": 0.6, "partners": 0.1, "others": others})
+        rows["absent"].append({"round": 1, "case": "half late", "draw": 0, "fresh": 0.9, "late": 0.5 + 0.01 * seed})
+        records.append(record(rows, seed))
+    return records
+
+
+def test_private_runs_and_signals_are_judged_against_chance():
+    pytest.importorskip("dp_accounting")
+    runs = faked(private.plan("quick"), lambda c: -30.0 if c.dp_noise else 0.0)
+    table = private.table(runs)
+    assert set(table["noised"]) == {
+        "nothing",
+        "nothing, grouped by sketches",
+        "the sketch alone",
+        "all that leaves a client",
+    }
+    words = {claim.text.split(" ")[0]: claim.word for claim in private.claims(runs, told_records())}
+    assert words == {"Sketches": "held", "At": "held", "Grouping": "undecided", "Noise": "held"}
+    sums = private.secure_sums(runs)
+    assert (sums["mean"] >= 1).all()
+    plots.epsilon_curve(private.told(told_records(), "private"), "partners", chance=0.4, label="x")
+
+
+def test_absent_runs_are_judged_by_case():
+    def better(config):
+        return -10.0 * (config.participation < 1) - (3.0 if config.method == "matfl" else 1.0) * bool(config.late)
+
+    runs = faked(absent.plan("quick"), better)
+    table = absent.table(runs)
+    assert set(table["case"]) == {"all, in time", "10% a round", "50% late"}
+    words = [claim.word for claim in absent.claims(runs, told_records())]
+    assert words == ["held", "held", "held", "held"]
+    assert list(scale_privacy_attacks.away(told_records()).index) == ["all, in time", "alone in its task", "half late"]
+
+
+def test_the_plan_holds_every_part_once():
+    plan = scale_privacy_attacks.plan("quick")
+    assert len(set(plan.configs)) == len(plan.configs)
+    parts = scale_privacy_attacks.parts([fake_run(config) for config in plan.configs], "quick")
+    assert set().union(*({run.config for run in runs} for runs in parts.values())) == set(plan.configs)
+    assert {job.kind for job in plan.jobs} == {"signals", "crowds"}
+    assert len({config.num_clients for config in plan.configs}) == 1
+
+
+def test_figures_show_what_is_in_the_frames():
+    table = pd.DataFrame({"fedavg": [0.5, 2.0], "matfl": [0.0, 9.0]}, index=["flip", "copy"])
+    axes = plots.attack_table(table, label="astray")
+    assert [text.get_text() for text in axes.texts] == ["0.50", "0.00", "2.00", "9.00"]
+    plt.close("all")
+    rows = [
+        {"defence": d, "attack": a, "seed": s, "others": -s, "attacked": -2 * s, "all": 0}
+        for d in ("fedavg", "matfl")
+        for a in ("none", "copy")
+        for s in (0, 1)
+    ]
+    axes = plots.attack_deltas(pd.DataFrame(rows), "others", ["none", "copy"])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["MaT-FL", "Plain Many-Task FL"]
+    plt.close("all")
+    cost = pd.DataFrame(
+        {"clients": [18, 100], "parameters": [1000, 1000], "peak_mb": [10.0, 20.0], "sketch_s": [1.0, 5.0]}
+    )
+    assert len(plots.crowd_seconds(cost, many_clients.SECONDS).lines) == 1
+    plt.close("all")
+    assert len(plots.crowd_bytes(cost, layers=8, length=64).lines) == 5
+    plt.close("all")
+    columns = ("error", "theory", "votes", "friends", "partners", "partners_exact", "weights")
+    frame = pd.DataFrame({"length": [8, 16], "seed": [0, 0]} | {name: [0.5, 0.6] for name in columns})
+    assert plots.sketch_error(frame).get_xlabel() == "numbers a layer d"
+    plt.close("all")
+    assert len(plots.sketch_kept(frame).lines) == 5
