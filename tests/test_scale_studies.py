@@ -160,7 +160,7 @@ def test_hostile_runs_are_judged_against_the_honest_of_their_seed():
         loss = {"none": 0.0, "flip": -5.0, "copy": -40.0, "votes": -20.0}[config.attack]
         return (1.0 if config.method == "matfl" else 0.0) + loss * (0.5 if config.clip_norm else 1.0)
 
-    runs = faked(hostile.plan("quick"), better)
+    runs = faked(hostile.plan("scenes"), better)
     table = hostile.table(runs)
     assert len(table) == len(runs) == 3 * len(hostile.DEFENCES) * 4
     means = table.groupby(["defence", "attack"])[["attacked", "others", "all"]].mean()
@@ -182,7 +182,7 @@ def bytes_of(run: FakeRun) -> FakeRun:
 
 
 def test_packed_runs_are_named_by_how_they_travel():
-    runs = [bytes_of(run) for run in faked(packed.plan("quick"), lambda c: -1.0 if c.codec == "topk" else 0.0)]
+    runs = [bytes_of(run) for run in faked(packed.plan("scenes"), lambda c: -1.0 if c.codec == "topk" else 0.0)]
     table = packed.table(runs)
     assert list(dict.fromkeys(table["packing"])) == list(packed.PACKINGS)
     means = table.groupby("packing")[["megabytes", "delta_m", "change"]].mean()
@@ -220,7 +220,7 @@ def told_records():
 
 def test_private_runs_and_signals_are_judged_against_chance():
     pytest.importorskip("dp_accounting")
-    runs = faked(private.plan("quick"), lambda c: -30.0 if c.dp_noise else 0.0)
+    runs = faked(private.plan("scenes"), lambda c: -30.0 if c.dp_noise else 0.0)
     table = private.table(runs)
     assert set(table["noised"]) == {
         "nothing",
@@ -239,7 +239,7 @@ def test_absent_runs_are_judged_by_case():
     def better(config):
         return -10.0 * (config.participation < 1) - (3.0 if config.method == "matfl" else 1.0) * bool(config.late)
 
-    runs = faked(absent.plan("quick"), better)
+    runs = faked(absent.plan("scenes"), better)
     table = absent.table(runs)
     assert set(table["case"]) == {"all, in time", "10% a round", "50% late"}
     words = [claim.word for claim in absent.claims(runs, told_records())]

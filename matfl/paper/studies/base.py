@@ -81,6 +81,8 @@ class Sizes:
     """Development seeds on which each method's server step is chosen."""
     trial_seeds: int = 3
     """Seeds of the many short runs of `10_scale_privacy_attacks`."""
+    signal_seeds: int = 3
+    """Seeds whose real updates are looked at there."""
     trial_rounds: int = 12
     """Their rounds."""
     trial_images: int = 40
@@ -104,6 +106,7 @@ SIZES: dict[str, Sizes] = {
         few_images=10,
         development=1,
         trial_seeds=1,
+        signal_seeds=1,
         trial_rounds=2,
         trial_images=10,
     ),
@@ -117,6 +120,7 @@ SIZES: dict[str, Sizes] = {
         subsets=5,
         variant_subsets=2,
         development=1,
+        trial_seeds=2,
         trial_rounds=5,
     ),
     "scenes": Sizes(

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from matfl.paper.claims import AtLeast, Below, Claim, Part, Within
 from matfl.paper.stats import estimate, exact
-from matfl.paper.studies.base import Plan, sizes
+from matfl.paper.studies.base import Plan, report_seeds, sizes
 from matfl.paper.studies.signals import Signals, frame
 from matfl.paper.studies.store import Arrays, Record
-from matfl.paper.studies.trials import trial, trial_seeds
+from matfl.paper.studies.trials import trial
 from matfl.server.grouping import cosine, friends, similarity_weights, votes
 from matfl.server.hierarchy import factors
 from matfl.server.layout import Layout
@@ -212,7 +212,7 @@ def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
     """What the updates of some rounds of each seed's run tell, and the step over made-up clients."""
     size = sizes(preset)
     signals = []
-    for seed in trial_seeds(preset, seeds):
+    for seed in report_seeds(seeds or size.signal_seeds):
         config = trial(preset, settings, seed=seed, method="matfl")
         chosen = sorted({1, max(1, config.rounds - 1), config.rounds})
         signals.append(Signals(config=config, rounds=tuple(chosen)))
