@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 __all__ = ["NotebookError", "Outcome", "choose", "normalise", "parameters_of", "reproduce", "typed_parameters"]
 
 
+LAST = "index"
+"""The notebook that is drawn after all others."""
+
+
 class NotebookError(RuntimeError):
     """One or more notebooks failed; the message names them."""
 
@@ -206,6 +210,8 @@ def _execute_all(
 
     from joblib.externals.loky import ProcessPoolExecutor
 
+    if not typed:
+        return
     workers = min(len(typed), jobs or os.cpu_count() or 1)
     ended = worker_killed("what is computed is stored")
     with ended, ProcessPoolExecutor(workers, **child_of_this()) as pool:
@@ -315,7 +321,7 @@ def reproduce(
         MPLBACKEND="module://matplotlib_inline.backend_inline",
     ):
         for folder in there:
-            here = [study for study in chosen if folders[study] == folder]
+            here = [study for study in chosen if folders[study] == folder and study != LAST]
             needed = by_importance({study: plans[study] for study in here})
             with _environment(MATFL_FIGURES=folder), locked(folder / ".lock"):  # another process may be drawing there
                 _export(needed, runs, computed, folder / "runs")
@@ -324,8 +330,13 @@ def reproduce(
                     print(f"[{len(drawn)}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
                 if preset and train and chosen == tuple(STUDIES) and not parameters:
                     _prune(needed, folder / "runs")
-                if update_notebooks:
-                    _replace_notebooks([study for study in here if not drawn[study][0]], folder)
+        if LAST in chosen:  # it shows what the others left
+            with _environment(MATFL_FIGURES=folders[LAST]), locked(folders[LAST] / ".lock"):
+                for study, error, seconds, claims in _execute_all({LAST: typed[LAST]}, folders[LAST], jobs):
+                    drawn[study] = error, seconds, claims
+        if update_notebooks:
+            for study in (study for study in chosen if not drawn[study][0]):
+                _replace_notebook(study, folders[study])
     outcomes = []
     for study in chosen:
         error, seconds, claims = drawn[study]
@@ -383,13 +394,12 @@ def _prune(plan: Plan, folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def _replace_notebooks(studies: Sequence[str], folder: Path) -> None:
-    """Copy executed notebooks over the checkout's, without the injected parameters."""
+def _replace_notebook(study: str, folder: Path) -> None:
+    """Copy an executed notebook over the checkout's, without the injected parameters."""
     import shutil
 
-    for study in studies:
-        target = notebooks_folder() / f"{study}.ipynb"
-        with unfinished(target) as temporary:
-            shutil.copyfile(folder / f"{study}.ipynb", temporary)
-            normalise(temporary, keep_parameters=False)
-            replace_file(target, temporary.read_bytes())
+    target = notebooks_folder() / f"{study}.ipynb"
+    with unfinished(target) as temporary:
+        shutil.copyfile(folder / f"{study}.ipynb", temporary)
+        normalise(temporary, keep_parameters=False)
+        replace_file(target, temporary.read_bytes())

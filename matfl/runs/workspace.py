@@ -10,7 +10,7 @@ from pathlib import Path
 import matfl
 from matfl.data.cache import cache_folder
 
-__all__ = ["Folder", "Workspace", "checkout", "packed"]
+__all__ = ["Folder", "Workspace", "checkout", "figure_folders", "packed"]
 
 Folder = str | Path
 
@@ -84,8 +84,13 @@ def _absolute(path: Folder) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def _known_records() -> tuple[Path, ...]:
+def figure_folders() -> tuple[Path, ...]:
+    """Folders of figures, verdicts and (in `runs`) records: $MATFL_FIGURES, then the checkout's or the wheel's."""
     root, figures = checkout() or packed(), os.environ.get("MATFL_FIGURES")
-    found = [_absolute(figures) / "runs"] if figures else []
-    found += sorted((root / "figures").glob("*/runs"))
-    return tuple(path for path in dict.fromkeys(found) if path.is_dir())
+    found = [_absolute(figures)] if figures else []
+    found += sorted(path for path in (root / "figures").glob("*") if path.is_dir())
+    return tuple(dict.fromkeys(found))
+
+
+def _known_records() -> tuple[Path, ...]:
+    return tuple(path for folder in figure_folders() if (path := folder / "runs").is_dir())

@@ -20,6 +20,7 @@ from matfl.paper.studies import (
     our_best,
     photographs,
     scale_privacy_attacks,
+    scorecard,
     server_step,
     update_tsne,
     why,
@@ -46,6 +47,7 @@ __all__ = [
     "our_best",
     "photographs",
     "scale_privacy_attacks",
+    "scorecard",
     "server_step",
     "update_tsne",
     "why",
@@ -65,5 +67,6 @@ STUDIES: dict[str, Callable[..., Plan]] = {
     "10_scale_privacy_attacks": scale_privacy_attacks.plan,
     "11_our_best": our_best.plan,
     "how_matfl_decides": how_matfl_decides.plan,
+    "index": scorecard.plan,
 }
 """Notebook -> its plan, which takes those of the notebook's parameters that decide what is computed."""

@@ -324,5 +324,6 @@ def export_record(run: Run, folder: Path, *, votes: bool) -> Path:
 
 
 def read_claims(folder: Path, study: str) -> list[dict[str, str]]:
-    """The verdicts that a notebook left in `folder`."""
-    return list(json.loads((folder / f"{study}.json").read_text())["claims"])
+    """The verdicts that a notebook left in `folder`; none of one that judges nothing."""
+    file = folder / f"{study}.json"
+    return list(json.loads(file.read_text(encoding="utf-8"))["claims"]) if file.exists() else []
