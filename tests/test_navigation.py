@@ -24,7 +24,7 @@ ADDRESS = "https://github.com/someone/matfl"
 
 def test_every_notebook_is_in_the_order_of_reading_once() -> None:
     assert set(READING) == set(API) == set(STUDIES)
-    assert list(READING)[0] == "index"
+    assert next(iter(READING)) == "index"
 
 
 @pytest.mark.parametrize("study", READING)

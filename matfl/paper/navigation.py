@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, metadata
@@ -159,9 +158,8 @@ def refresh(folder: Path | None = None) -> list[Path]:
     changed = []
     for study in READING:
         path = (folder or notebooks_folder()) / f"{study}.ipynb"
-        before = path.read_text(encoding="utf-8")
         notebook = with_cells(nbformat.read(path, as_version=4), study)
-        if notebook != nbformat.from_dict(json.loads(before)):
+        if notebook != nbformat.read(path, as_version=4):
             nbformat.write(notebook, path)
             changed.append(path)
     return changed
