@@ -209,6 +209,17 @@ def test_a_client_that_fails_says_why_without_its_folders(federate, monkeypatch)
     assert "somebody" not in (run.path / "rounds.jsonl").read_text()
 
 
+def test_a_node_that_lacks_the_codec_is_refused_before_it_trains(federate, monkeypatch):
+    import dataclasses
+
+    from matfl.server.codecs import codec_of
+
+    unknown = lambda config: codec_of(dataclasses.replace(config, codec="zip"))  # noqa: E731
+    monkeypatch.setattr("matfl.flower.client.codec_of", unknown)
+    with pytest.raises(TimeoutError, match=r"codec='zip' is unknown here: .* must be installed on the server and on"):
+        federate(codec="int8", rounds=1)
+
+
 def test_a_model_nobody_could_evaluate_is_noted(federate):
     def fault(kind, round, client, reply):
         return [] if kind == "evaluate" and client == 0 else [reply]

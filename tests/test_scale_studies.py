@@ -157,19 +157,20 @@ def faked(plan, better):
 
 def test_hostile_runs_are_judged_against_the_honest_of_their_seed():
     def better(config):
-        loss = {"none": 0.0, "flip": -5.0, "copy": -40.0, "votes": -20.0}[config.attack]
+        loss = {"none": 0.0, "flip": -5.0, "copy": -40.0, "votes": -20.0, "lie": -1.0}[config.attack]
         return (1.0 if config.method == "matfl" else 0.0) + loss * (0.5 if config.clip_norm else 1.0)
 
-    runs = faked(hostile.plan("scenes"), better)
+    runs = faked(hostile.plan("scenes", seeds=2), better)
     table = hostile.table(runs)
-    assert len(table) == len(runs) == 3 * len(hostile.DEFENCES) * 4
+    assert len(table) == len(runs) == 2 * (len(hostile.DEFENCES) * 4 + len(hostile.LIED_TO))
     means = table.groupby(["defence", "attack"])[["attacked", "others", "all"]].mean()
     assert means.loc[("single_task", "none")].abs().max() < 1e-9
     assert means.loc[("matfl", "copy")].mean() < means.loc[("matfl, clipped", "copy")].mean() < -10
     config = next(run.config for run in runs if run.config.attack == "flip")
     assert len(attackers(config)) == hostile.ATTACKERS
     given = hostile.weights(runs)
-    assert set(given["attack"]) == set(hostile.TRAINED)
+    assert set(given["attack"]) == {*hostile.TRAINED, "lie"}
+    assert (hostile.lies(runs)["liars"] == 1).all()  # made-up clients are grouped by the task that they claim
     assert given["plain"].iloc[0] == pytest.approx(4 / 18)
     assert all(claim.word in ("held", "not held", "undecided") for claim in hostile.claims(runs))
 

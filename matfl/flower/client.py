@@ -27,6 +27,7 @@ from matfl.flower.settings import NodeSettings, agreed_data, run_config
 from matfl.models.network import Model, build
 from matfl.runs import engine as federation
 from matfl.runs.clients import client_round, personal_model
+from matfl.server.codecs import codec_of
 from matfl.server.layout import Layout
 from matfl.server.methods import method_of
 from matfl.tasks.task import Pair, pairs
@@ -120,6 +121,7 @@ def share(config: RunConfig, node: NodeSettings) -> Client:
 @_answers
 def query(content: RecordDict, config: RunConfig, node: NodeSettings) -> Records:
     """Who this node is, once its data are there, and the sums over its labels from which its task's heads start."""
+    codec_of(config)  # one that is not known here is said before anything is trained
     client = share(config, node)
     _split(config, node, "val")
     who = {

@@ -16,7 +16,9 @@ import numpy as np
 from matfl.config.run_config import RunConfig
 from matfl.paper.claims import Above, Below, Claim, Part
 from matfl.paper.stats import Estimate, chance_of_choice, estimate, paired
+from matfl.paper.studies import diagnostics
 from matfl.paper.studies.base import Plan, regime
+from matfl.paper.studies.grouping_frequency import client_pairs
 from matfl.paper.studies.trials import gain, trial, trial_seeds
 from matfl.server.attacks import attackers
 from matfl.tasks.task import pairs
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from matfl.runs.run import Run
 
-__all__ = ["DEFENCES", "claims", "defence", "plan", "table", "weights"]
+__all__ = ["DEFENCES", "claims", "defence", "lies", "plan", "table", "weights"]
 
 DEFENCES: Mapping[str, Mapping[str, object]] = {
     "single_task": {"method": "single_task"},
@@ -39,20 +41,22 @@ DEFENCES: Mapping[str, Mapping[str, object]] = {
 """What is tried against the attacks, by the name in tables."""
 
 TRAINED = ("flip", "copy", "votes")
+LIED_TO = ("single_task", "fedavg", "matfl")
+"""Defences that are tried against clients which lie about their task: these send honest updates of another one."""
 ATTACKERS, STRENGTH = 4, 10.0
 
 
 def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
-    """Every defence without attackers and against each of `TRAINED`."""
+    """Every defence without attackers and against each of `TRAINED`; liars against `LIED_TO`."""
     configs: list[RunConfig] = []
     for seed in trial_seeds(preset, seeds):
         for changes in DEFENCES.values():
             configs.append(trial(preset, settings, seed=seed, **changes))
             count = min(ATTACKERS, configs[-1].num_clients - 1)
-            configs += [
-                trial(preset, settings, seed=seed, **changes, attack=kind, attackers=count, attack_strength=STRENGTH)
-                for kind in TRAINED
-            ]
+            hostile = {"attackers": count, "attack_strength": STRENGTH}
+            configs += [trial(preset, settings, seed=seed, **changes, attack=kind, **hostile) for kind in TRAINED]
+            if changes["method"] in LIED_TO and "clip_norm" not in changes:
+                configs.append(trial(preset, settings, seed=seed, **changes, attack="lie", attackers=count))
     return Plan(configs=tuple(configs))
 
 
@@ -128,6 +132,30 @@ def weights(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def lies(runs: Sequence[Run]) -> pd.DataFrame:
+    """How often honest clients of MaT-FL choose those who claim their task, a row a seed.
+
+    Columns: seed, liars (share of the liars that claim a client's task among its friends), honest (the same clients,
+    where they are honest).
+    """
+    import pandas as pd
+
+    by_attack = {(run.config.attack, run.config.seed): run for run in runs if defence(run.config) == "matfl"}
+    rows = []
+    for (kind, seed), run in by_attack.items():
+        if kind != "lie":
+            continue
+        liars = np.zeros(run.config.num_clients, bool)
+        liars[list(attackers(run.config))] = True
+        asked_NN = diagnostics.same_task(client_pairs(run)) & ~liars[:, None] & liars[None]
+        share = {
+            name: float(its.diagnostics["friends"][:, asked_NN].mean())
+            for name, its in (("liars", run), ("honest", by_attack["none", seed]))
+        }
+        rows.append({"seed": seed, **share})
+    return pd.DataFrame(rows)
+
+
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """What hostile clients are given, and what that does."""
     found, given = table(runs), weights(runs)
@@ -145,8 +173,20 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
         rows = given[(given["attack"] == attack) & (given["defence"] == "matfl")]
         return estimate(rows[column] if column != "excess" else rows["weight"] - rows["plain"])
 
-    chance = float(given["chance"].iloc[0])
+    chance, lied = float(given["chance"].iloc[0]), lies(runs)
     return [
+        Claim(
+            text="Clients that lie about their task are not taken for partners by those whose task they claim.",
+            parts=(
+                Part(
+                    statistic="share of such clients among friends, lying minus honest",
+                    value=estimate(lied["liars"] - lied["honest"]),
+                    rule=Below(0),
+                ),
+            ),
+            note=f"Chosen {lied['liars'].mean():.2f} of the time, honest ones {lied['honest'].mean():.2f}.",
+            regime=where,
+        ),
         Claim(
             text="Honest clients of MaT-FL give flipped updates no weight.",
             parts=(
