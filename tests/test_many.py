@@ -199,3 +199,14 @@ def test_sums_are_taken_where_models_are_many():
     assert factors(many).saves()
     assert factors(np.full((40, 400), 1 / 400)).saves()
     assert not factors(np.random.default_rng(0).random((40, 400))).saves()
+
+
+def test_a_client_leads_its_own_vote_before_an_equal_one_and_with_a_zero_update():
+    rows_NP, _ = planted(6)
+    rows_NP[3], rows_NP[5] = rows_NP[1], 0
+    crowd = Crowd(LAYOUT, Sketcher(length=64))
+    for client, row_P in enumerate(rows_NP):
+        crowd.add(client, row_P)
+    groups = crowd.group(k=1)
+    assert groups.friends_NK[:, 0].tolist() == list(range(6))
+    torch.testing.assert_close(groups.weights_NK, torch.ones(6, 1))
