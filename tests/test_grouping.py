@@ -246,3 +246,24 @@ def test_rows_start_on_cache_lines_in_different_sets():
     assert rows.shape == (5, 4096)
     assert rows.stride(0) % 16 == 0
     assert rows.stride(0) // 16 % 2 == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 18])
+@pytest.mark.parametrize("compile_from", [0, 1 << 60])
+def test_products_and_mixes_of_trained_models_are_those_of_whole_vectors(monkeypatch, compile_from, n):
+    """With more columns than a tile, and a number of rows and columns that fits no loop's steps."""
+    monkeypatch.setattr(kernels, "_COMPILE_FROM", compile_from)
+    generator = torch.Generator().manual_seed(n)
+    columns, rows = 20_011, [*range(n - 1), 0]
+    starts = kernels.empty_rows(n, columns, dtype=torch.float32).normal_(generator=generator)
+    updates = kernels.empty_rows(n, columns, dtype=torch.float32).normal_(generator=generator)
+    trained = (starts[rows] - starts[rows[0]] + updates).double()
+    for origin in (False, True):
+        expected = torch.cat([trained, starts[rows[0]].double()[None]]) if origin else trained
+        found = torch.zeros((n + origin,) * 2, dtype=torch.float64)
+        kernels.add_trained_gram(found, starts, rows, updates, origin=origin, columns=columns)
+        torch.testing.assert_close(found, expected @ expected.T, rtol=1e-4, atol=0.05)
+    weights = torch.rand(n, n, generator=generator, dtype=torch.float64)
+    expected = weights @ (starts.double() + updates.double())
+    kernels.remix(starts, weights, weights, updates)
+    torch.testing.assert_close(starts.double(), expected, rtol=1e-5, atol=1e-5)

@@ -10,5 +10,6 @@ hierarchy.py     mixing as sums of sums; many.py: grouping and mixing of very ma
 screening.py     which replies can be mixed; attacks.py: simulated hostile clients, to try methods against
 updates.py       the replies as rows of one matrix; layout.py: the order of its columns
 sketches.py      updates as short sketches; codecs.py: as fewer bytes; privacy.py: with noise, and what that is worth
-spool.py         replies that go to files; files.py: the same matrix from files; kernels.py: its products
+spool.py         replies that go to files; files.py: the same matrix from files
+kernels.py       products of that matrix; compiled.py: their loops on processors
 """

@@ -8,17 +8,27 @@ take plain and batched torch products. All ways agree up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["add_gram", "add_mixed", "empty_rows", "full_precision", "load_loop", "product_dtype", "remix"]
+from matfl.server.compiled import flat, loops
+
+__all__ = [
+    "add_gram",
+    "add_mixed",
+    "add_trained_gram",
+    "empty_rows",
+    "full_precision",
+    "load_loop",
+    "product_dtype",
+    "remix",
+]
 
 _TILE = 4096
 """Columns that the compiled loop (at most), or one product of a batch, takes at a time."""
@@ -26,6 +36,10 @@ _COMPILE_FROM = 1 << 22
 """Elements of a block from which the compiled loop repays its loading (about a second, then cached on disk)."""
 _REMIX_COLUMNS = 1 << 13
 """Columns of models that are mixed at a time on the CPU: they are read and replaced within the cache."""
+_TOGETHER = 1 << 14
+"""Columns of trained models whose products are added up on the CPU before they join the sum."""
+_MIX_TILE = 1 << 10
+"""Columns of trained models that the compiled loop mixes at a time."""
 _MIX_ROWS, _MIX_COLUMNS = 18, 1 << 16
 """Clients and columns of one mixing product on the CPU; more clients at once cost up to three times as much each."""
 
@@ -46,7 +60,7 @@ def add_gram(gram_NN: Tensor, block_NK: Tensor, dtype: torch.dtype, *, columns: 
         if len(block_NK) * max(columns, block_NK.shape[1]) < _COMPILE_FROM:
             dtype = torch.float64
         elif dtype == torch.float32 and block_NK.stride(1) == 1:
-            part = partial(_compiled_gram, _compiled_loop())
+            part = _compiled_gram
     for part_NN in _over_columns(block_NK, lambda first, last: _sum(part, block_NK[:, first:last], dtype)):
         gram_NN += part_NN
 
@@ -62,10 +76,27 @@ def add_mixed(out_CK: Tensor, weights_CN: Tensor, block_NK: Tensor) -> None:
     _over_columns(block_NK, part)
 
 
-def remix(out_CK: Tensor, starts_CC: Tensor, weights_CN: Tensor, block_NK: Tensor) -> None:
-    """out_CK <- starts_CC @ out_CK + weights_CN @ block_NK, in place, in the precision of `out_CK`."""
+def remix(out_CK: Tensor, starts_CC: Tensor, weights_CN: Tensor, block_NK: Tensor, *, columns: int = 0) -> None:
+    """out_CK <- starts_CC @ out_CK + weights_CN @ block_NK, in place, in the precision of `out_CK`.
+
+    `columns` of the whole matrix of which these are some (default: they are all).
+    """
     starts_CC, weights_CN = starts_CC.to(out_CK), weights_CN.to(out_CK)
     alike = torch.equal(starts_CC, weights_CN)  # a mix of trained models: one product of their sum
+    if alike and _large(block_NK, columns) and out_CK.dtype == torch.float32 and out_CK.stride(1) == 1:
+        n = len(block_NK)
+        padded = np.zeros((n, n + 5), np.float32)
+        padded[:, :n] = weights_CN.numpy()
+
+        def mixed(first: int, last: int) -> None:
+            rows_CK, piece_NK = out_CK[:, first:last], block_NK[:, first:last]
+            moved = np.empty((n, min(_MIX_TILE, last - first)), np.float32)
+            loops().mix(
+                flat(rows_CK), rows_CK.stride(0), flat(piece_NK), piece_NK.stride(0), last - first, padded, moved
+            )
+
+        _over_columns(block_NK, mixed)
+        return
     width = _REMIX_COLUMNS if out_CK.device.type == "cpu" else 1 << 20
 
     def part(first: int, last: int) -> None:
@@ -79,6 +110,60 @@ def remix(out_CK: Tensor, starts_CC: Tensor, weights_CN: Tensor, block_NK: Tenso
                     torch.addmm(starts_CC @ columns_CK, weights_CN, piece_NK, out=columns_CK)
 
     _over_columns(block_NK, part)
+
+
+def add_trained_gram(
+    gram_MM: Tensor, starts_CK: Tensor, rows: Sequence[int], block_NK: Tensor, *, origin: bool, columns: int
+) -> None:
+    """gram_MM += x @ x.T of trained models x_i = start of `rows[i]` - start of `rows[0]` + update i, in one pass.
+
+    With `origin` what was subtracted is the last row of x. `columns` is as in `add_gram`, whose product it is.
+    """
+    n, precision = len(block_NK), product_dtype(block_NK.dtype)
+    if not _large(block_NK, columns) or starts_CK.dtype != torch.float32:
+        width = _TOGETHER if block_NK.device.type == "cpu" else block_NK.shape[1]
+        for starts_CL, updates_NL in zip(starts_CK.split(width, 1), block_NK.split(width, 1)):
+            piece_ML = torch.empty((n + origin, updates_NL.shape[1]), dtype=precision, device=block_NK.device)
+            torch.sub(starts_CL[list(rows)], starts_CL[rows[0]], out=piece_ML[:n])
+            piece_ML[:n].add_(updates_NL)
+            if origin:
+                piece_ML[n].copy_(starts_CL[rows[0]])
+            add_gram(gram_MM, piece_ML, precision, columns=columns)
+        return
+    compiled, indices, m = loops(), np.asarray(rows), n + origin
+    tile = _tile(m)
+
+    def part(first: int, last: int) -> Tensor:
+        starts_CL, updates_NL, moved_MK = (
+            starts_CK[:, first:last],
+            block_NK[:, first:last],
+            empty_rows(m, tile, dtype=torch.float32),
+        )
+        compiled.trained_gram(
+            compiled.gram,
+            flat(starts_CL),
+            starts_CL.stride(0),
+            indices,
+            flat(updates_NL),
+            updates_NL.stride(0),
+            last - first,
+            flat(moved_MK),
+            moved_MK.stride(0),
+            tile,
+            _TOGETHER,
+            origin,
+            out_MM := np.zeros((m + 2, m + 2)),
+        )
+        return _symmetric(out_MM, m)
+
+    for part_MM in _over_columns(block_NK, part):
+        gram_MM += part_MM
+
+
+def _large(block_NK: Tensor, columns: int) -> bool:
+    """Whether the compiled loops take a block of a matrix of so many columns."""
+    on_cpu = block_NK.device.type == "cpu" and block_NK.dtype == torch.float32 and block_NK.stride(1) == 1
+    return on_cpu and len(block_NK) * max(columns, block_NK.shape[1]) >= _COMPILE_FROM
 
 
 def empty_rows(n: int, columns: int, *, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
@@ -104,12 +189,19 @@ def _batched_gram(block_NK: Tensor) -> Tensor:
     return total_NN
 
 
-def _compiled_gram(loop: Callable[..., None], block_NK: Tensor) -> Tensor:
-    (n, columns), stride = block_NK.shape, block_NK.stride(0)
-    flat = block_NK.detach().as_strided(((n - 1) * stride + columns,), (1,)).numpy()
-    tile = max(256, min(_TILE, (1 << 17) // n // 256 * 256))  # N rows of a tile fill half a megabyte of cache
+def _compiled_gram(block_NK: Tensor) -> Tensor:
+    n, columns = block_NK.shape
     out_NN = np.zeros((n + 2, n + 2))
-    loop(flat, stride, n, columns, tile, out_NN)
+    loops().gram(flat(block_NK), block_NK.stride(0), n, columns, _tile(n), out_NN)
+    return _symmetric(out_NN, n)
+
+
+def _tile(n: int) -> int:
+    """Columns of which n rows fill half a megabyte of cache."""
+    return max(256, min(_TILE, (1 << 17) // n // 256 * 256))
+
+
+def _symmetric(out_NN: np.ndarray, n: int) -> Tensor:
     upper_NN = torch.from_numpy(out_NN)[:n, :n].triu()
     return upper_NN + upper_NN.triu(1).T
 
@@ -173,46 +265,4 @@ def _over_columns(block_NK: Tensor, part: Callable[[int, int], Any]) -> list[Any
 
 def load_loop() -> None:
     """Load or compile the loop of large Gram products now: the first such product takes a second and memory for it."""
-    _compiled_gram(_compiled_loop(), torch.ones(1, 1))
-
-
-@cache
-def _compiled_loop() -> Callable[..., None]:
-    from numba import njit
-
-    # Sums may be reordered, so that they fill vector registers; NaN and infinity keep their meaning.
-    return njit(fastmath={"reassoc", "contract", "nsz"}, nogil=True, cache=True)(_gram_loop)
-
-
-def _gram_loop(u: np.ndarray, stride: int, n: int, columns: int, tile: int, out: np.ndarray) -> None:
-    """Add the products of rows i <= j to `out` (n + 2, n + 2); rows beyond the last are the last, their sums unused."""
-    for first in range(0, columns, tile):
-        width = min(tile, columns - first)
-        for i in range(0, n, 3):
-            x0 = u[i * stride + first :][:width]
-            x1 = u[min(i + 1, n - 1) * stride + first :][:width]
-            x2 = u[min(i + 2, n - 1) * stride + first :][:width]
-            for j in range(i, n, 3):
-                y0 = u[j * stride + first :][:width]
-                y1 = u[min(j + 1, n - 1) * stride + first :][:width]
-                y2 = u[min(j + 2, n - 1) * stride + first :][:width]
-                s00 = s01 = s02 = s10 = s11 = s12 = s20 = s21 = s22 = np.float32(0)
-                for k in range(width):
-                    s00 += x0[k] * y0[k]
-                    s01 += x0[k] * y1[k]
-                    s02 += x0[k] * y2[k]
-                    s10 += x1[k] * y0[k]
-                    s11 += x1[k] * y1[k]
-                    s12 += x1[k] * y2[k]
-                    s20 += x2[k] * y0[k]
-                    s21 += x2[k] * y1[k]
-                    s22 += x2[k] * y2[k]
-                out[i, j] += s00
-                out[i, j + 1] += s01
-                out[i, j + 2] += s02
-                out[i + 1, j] += s10
-                out[i + 1, j + 1] += s11
-                out[i + 1, j + 2] += s12
-                out[i + 2, j] += s20
-                out[i + 2, j + 1] += s21
-                out[i + 2, j + 2] += s22
+    _compiled_gram(torch.ones(1, 1))

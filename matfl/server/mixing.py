@@ -117,7 +117,8 @@ def mix(
                     if change_CC is None:
                         add_mixed(columns_CK, step.lr * weights_CN, block_NK)
                     else:
-                        remix(columns_CK, own_CC + step.lr * change_CC, step.lr * weights_CN, block_NK)
+                        starts_CC = own_CC + step.lr * change_CC
+                        remix(columns_CK, starts_CC, step.lr * weights_CN, block_NK, columns=updates.layout.P)
             else:
                 _move(models.theta_CP, change_CC, weights_CN, updates, (low, high), replied_C, step, moments or {})
         _set_buffers(models, (share_CN @ normalise(group_NN))[replied_C], replied_C, updates, names)

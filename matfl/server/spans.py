@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from matfl.server.grouping import cosine, layer_gram
-from matfl.server.kernels import add_gram, empty_rows, full_precision, product_dtype
+from matfl.server.kernels import add_gram, add_trained_gram, full_precision, product_dtype
 from matfl.server.layout import Slot
 from matfl.server.mixing import Mixing
 from matfl.server.updates import Updates
@@ -57,20 +57,9 @@ def _relative_gram(round: Round, *, origin: bool) -> Tensor:
     if n == 0:
         return gram_NN
     theta_CP, starts, P = round.models.theta_CP, list(round.starts), updates.layout.P
-    precision = product_dtype(updates.dtype)
-    width = min(_COLUMNS if updates.device.type == "cpu" else 1 << 20, P)
-    buffer_NK = empty_rows(n + 1, width, dtype=precision, device=updates.device)
-    in_order = starts == list(range(len(theta_CP)))
-    for low in range(0, P, width):
-        for first, block_NK in updates.columns(low, min(low + width, P)):
-            start_CK = theta_CP[:, first : first + block_NK.shape[1]]
-            piece_NK = buffer_NK[: n + origin, : block_NK.shape[1]]
-            start_NK = start_CK if in_order else start_CK[starts]
-            torch.sub(start_NK, start_CK[starts[0]], out=piece_NK[:n])
-            piece_NK[:n].add_(block_NK)
-            if origin:
-                piece_NK[n].copy_(start_CK[starts[0]])
-            add_gram(gram_NN, piece_NK, precision, columns=P)
+    for first, block_NK in updates.columns():
+        start_CK = theta_CP[:, first : first + block_NK.shape[1]]
+        add_trained_gram(gram_NN, start_CK, starts, block_NK, origin=origin, columns=P)
     return gram_NN
 
 
