@@ -7,14 +7,10 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
-from PIL import Image
-from tiny import TINY
+from small import small_place
 
 import matfl
-from matfl.config.run_config import PRESETS
-from matfl.core.registry import Registry
 
 ROOT = Path(matfl.__file__).parent
 
@@ -37,22 +33,8 @@ EXAMPLES = {path: found for path in sorted(ROOT.rglob("*.py")) if (found := exam
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a picture and a run store, in which the presets take a second each."""
-    folder, before = tmp_path_factory.mktemp("examples"), {name: set(found) for name, found in registries().items()}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MATFL_RUNS", str(folder / "runs"))
-        for name in ("smoke", "quick"):
-            patch.setitem(PRESETS, name, lambda: TINY)
-        Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save("picture.png")
+    with small_place(tmp_path_factory.mktemp("examples")) as folder:
         yield folder
-    for name, found in registries().items():
-        for added in set(found) - before[name]:
-            found.remove(added)
-
-
-def registries() -> dict[str, Registry]:
-    return {"methods": matfl.METHODS, "tasks": matfl.TASKS, "domains": matfl.DOMAINS}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -16,11 +16,12 @@ from matfl.config.parameters import METHODS
 from matfl.config.run_config import PRESETS
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+PAGES = (ROOT / "README.md", ROOT / "docs" / "tutorials" / "own_method.md")
+BLOCKS = [text for page in PAGES for text in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.S)]
 
 
 def block(word: str) -> str:
-    """The code block of README that contains `word`."""
+    """The code block of README, or of the page on methods, that contains `word`."""
     (found,) = [text for text in BLOCKS if word in text]
     return found
 

@@ -52,7 +52,16 @@ def test_the_wheel_redraws_without_training(installed, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(installed), "MATFL_RUNS": str(tmp_path / "runs")}
     env |= {"IPYTHONDIR": str(tmp_path / "ipython"), "OMP_NUM_THREADS": "1"}
     env.pop("MATFL_FIGURES", None)
-    call = [sys.executable, "-m", "matfl", "reproduce", "how_matfl_decides", "--no-train", "--out", tmp_path / "figures"]
+    call = [
+        sys.executable,
+        "-m",
+        "matfl",
+        "reproduce",
+        "how_matfl_decides",
+        "--no-train",
+        "--out",
+        tmp_path / "figures",
+    ]
     done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figures" / "how_matfl_decides_round.png").exists()
