@@ -147,8 +147,9 @@ def from_arrays(
     """A domain of arrays in memory; `DOMAINS.register` makes its tasks known.
 
     Args:
-        train, val: 'images', uint8 (N, 3, H, W), and one array of labels for each task, by its name: (N, H, W), or
-            (N, 3, H, W) for directions, of what `Task` says. The same tasks in both.
+        train: 'images', uint8 (N, 3, H, W), and one array of labels for each task, by its name: (N, H, W), or
+            (N, 3, H, W) for directions, of what `Task` says.
+        val: likewise, of the same tasks.
         channels: output channels of tasks; for a class map the number of classes, which must be given. Their order is
             that of the tasks, else of `train`.
         options: further fields of `Domain`, such as augmentation, indoor, derived, class_names.
