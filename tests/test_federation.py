@@ -269,6 +269,25 @@ def test_bytes_are_those_of_the_floating_point_tensors(trained):
     assert trained(method="local").rounds[0]["bytes_up"] == 0
 
 
+def test_bytes_count_what_methods_send_beside_a_model_and_models_of_clients(trained, cache):
+    def sent(method):
+        row = trained(method=method).rounds[-1]
+        assert sum(client["bytes"] for client in row["clients"]) == row["bytes_up"]
+        return row["bytes_down"], row["bytes_up"]
+
+    layout = Server(tiny(), pairs("outdoor/semseg,indoor/depth")).layout
+    backbones = 4 * 4 * (layout.P + layout.B)
+    down, up = sent("fedavg")
+    assert sent("scaffold") == (down + 4 * 4 * layout.P, up + 4 * 4 * layout.P)
+    assert sent("fedamp") == sent("authors_soft") == (backbones, backbones)  # heads stay
+    assert sent("ditto") == (down, up)
+    assert sent("fedper") == (backbones, backbones)
+    assert sent("ifca") == (3 * backbones, backbones + 4 * (8 + 2 * 8))
+    fomo_down, fomo_up = sent("fedfomo")
+    assert fomo_down == backbones * (1 + 3) + 4 * 3 * 8  # all three others' models, and whose they are
+    assert fomo_up == backbones + 4 * 4 * 8
+
+
 @pytest.mark.parametrize("changes", [{"method": "local"}, {"heads": "local", "participation": 0.5}], ids=str)
 def test_clients_with_models_of_their_own_are_evaluated_one_by_one(trained, changes):
     metrics = trained(**changes).metrics

@@ -8,6 +8,9 @@ import torch
 from tiny import tiny
 
 from matfl.models.starts import start_backbone
+from matfl.runs import engine
+from matfl.runs.run import Run
+from matfl.server.methods import METHODS
 from matfl.server.screening import Moved, clip_factors, too_far
 from matfl.server.server import Reply, Server
 from matfl.tasks.task import pairs
@@ -87,6 +90,51 @@ HOSTILE = {
     "seconds NaN": (number("seconds", math.nan), "seconds=nan is not between 0 and"),
     "seconds -1": (number("seconds", -1.0), "seconds=-1 is not between"),
 }
+
+
+MESSAGES = {
+    "wrong shape": ("scaffold", {"change": torch.zeros(3)}, r"message 'change' has shape \(3,\), not \(\d+,\)"),
+    "missing": ("ifca", {"choice": torch.tensor([1])}, "message 'losses' is missing"),
+    "NaN": ("fedfomo", {"weights": torch.tensor([0.0, 1.0, math.nan, 0.0])}, "NaN or infinity in 'weights'"),
+    "no backbone": (
+        "ifca",
+        {"choice": torch.tensor([9]), "losses": torch.ones(2)},
+        r"message 'choice' is 9, and the backbones are 0..1",
+    ),
+    "half a backbone": ("ifca", {"choice": torch.tensor([0.5]), "losses": torch.ones(2)}, "message 'choice' is 0.5"),
+}
+
+
+@pytest.mark.parametrize("where", ["engine", pytest.param("flower", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", list(MESSAGES))
+def test_a_hostile_message_leaves_out_its_client_by_number(how, where, monkeypatch, tmp_path):
+    """Client 2 sends it in round 1; the others' round goes on."""
+    method, message, reason = MESSAGES[how]
+    kind = type(METHODS[method])
+    intact = kind.client
+
+    def client(self, local):
+        sent = intact(self, local)
+        return message if local.client.index == 2 else sent
+
+    monkeypatch.setattr(kind, "client", client)
+    config = tiny(method=method, rounds=1, evaluate_every=1)
+    if where == "engine":
+        engine.run(config, tmp_path / "run", device="cpu", cache_dir=tmp_path / "cache")
+    else:
+        pytest.importorskip("flwr")
+        from inprocess import InProcessGrid
+        from test_flower import app_config, nodes_of
+
+        from matfl.flower import Settings, client_app, federation
+
+        app = app_config(config, **{"runs-dir": str(tmp_path), "run-name": "run"})
+        nodes = nodes_of(config, tmp_path / "cache")
+        federation(InProcessGrid(client_app, app, nodes, order=1), Settings.of(app))
+    row = Run(tmp_path / "run").rounds[0]
+    assert list(row["excluded"]) == ["2"]
+    assert re.search(reason, row["excluded"]["2"])
+    assert row["participants"] == [0, 1, 3]
 
 
 @pytest.mark.parametrize("how", list(HOSTILE))

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 from synthetic_runs import FakeRun, diagnostics, fake_run, metrics, scores
 
-from matfl.config.run_config import preset, quick, smoke
+from matfl.config.run_config import override, preset, quick, smoke
 from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.stats import estimate
 from matfl.paper.studies import (
@@ -82,6 +82,26 @@ def test_settings_reach_the_config() -> None:
         base_config("smoke", "round=7")
     with pytest.raises(ValueError, match="not of the form NAME=VALUE"):
         base_config("smoke", "rounds")
+
+
+@pytest.mark.parametrize("study", [methods, clients_per_task, cost_and_scale], ids=lambda study: study.__name__)
+def test_a_methods_own_parameters_are_for_its_runs_alone(study) -> None:
+    plain, changed = (study.plan("smoke", settings=text).configs for text in ("rounds=2", "rounds=2; fedprox.mu=0.5"))
+    assert len(plain) == len(changed)
+    for before, after in zip(plain, changed):
+        assert after == (override(before, **{"fedprox.mu": 0.5}) if before.method == "fedprox" else before)
+    assert any(config.method == "fedprox" for config in changed)
+    with pytest.raises(ValueError, match=r"ditto.strength is a parameter of method 'ditto', and the methods compared"):
+        study.plan("smoke", methods="fedavg,matfl", settings="ditto.strength=1")
+    with pytest.raises(ValueError, match=r"unknown parameter fedprox.nu"):
+        study.plan("smoke", settings="fedprox.nu=1")
+    with pytest.raises(ValueError, match="mu=-1"):
+        study.plan("smoke", settings="fedprox.mu=-1")
+
+
+def test_a_parameter_of_another_method_than_the_studys_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"fedprox\.mu is a parameter of method 'fedprox', but"):
+        base_config("smoke", "fedprox.mu=0.5")
 
 
 def test_lists_of_names_and_numbers() -> None:

@@ -34,6 +34,11 @@ def _sound(state: ServerState) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in whole)
 
 
+def _size(message: Mapping[str, Tensor]) -> int:
+    """Bytes of what travels beside a model."""
+    return sum(tensor.nbytes for tensor in message.values())
+
+
 class Collection:
     """The replies of one round. `add` each as it comes, in any order of clients, then `finish`."""
 
@@ -68,7 +73,7 @@ class Collection:
             self.server.dispatch(self.state, client),
             reply.message,
             self.server.method.reply_shapes(self.dispatch, client),
-        )
+        ) or self.server.method.problem(self.dispatch, reply.message)
         if why:
             self.results[client] = Result(client=client, loss=math.nan, images=0, seconds=0.0)
             self.excluded[client] = why
@@ -196,13 +201,17 @@ class Collection:
         losses = [result.loss for result in seen if result.client in kept]
         sent = {result.client: server.bytes_per_client(self.state, result.client) for result in seen}
         sent |= {client: size for client, size in self._packed.items() if sent[client]}
-        asked = self.dispatch.participants
+        sent = {client: size + _size(self.results[client].message) for client, size in sent.items()}
+        down = sum(
+            server.bytes_per_client(self.state, client) + _size(server.method.message(self.dispatch, client))
+            for client in self.dispatch.participants
+        )
         return RoundRow(
             round=self.dispatch.number,
             loss=sum(losses) / len(losses) if losses else None,
             participants=list(kept),
             excluded={str(client): excluded[client] for client in sorted(excluded)},
-            bytes_down=sum(server.bytes_per_client(self.state, client) for client in asked),
+            bytes_down=down,
             bytes_up=sum(sent.values()),
             clients=[
                 ClientRow(

@@ -160,8 +160,11 @@ class Server:
         return {**{f"backbone.{name}": t for name, t in backbone.items()}, **{f"head.{n}": t for n, t in head.items()}}
 
     def bytes_per_client(self, state: ServerState, client: int) -> int:
-        """Sent each way for one client: floating-point tensors in float32, nothing where it keeps all of its own."""
-        if self.own_backbones:
+        """Of the model sent each way for one client: floating-point tensors in float32, without a head of its own.
+
+        Nothing where models do not travel (`Method.sends`).
+        """
+        if not self.method.sends:
             return 0
         head = {} if self.own_heads else state.models.heads[self.client_pairs[client].name]
         return 4 * (self.layout.P + self.layout.B + sum(t.numel() for t in head.values() if t.is_floating_point()))

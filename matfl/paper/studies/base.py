@@ -29,6 +29,7 @@ __all__ = [
     "chosen_sets",
     "development_seeds",
     "five_tasks",
+    "own_parameters",
     "regime",
     "report_seeds",
     "seeds_of",
@@ -174,9 +175,36 @@ def sizes(name: str) -> Sizes:
     return SIZES[name]
 
 
-def base_config(name: str, settings: str = "") -> RunConfig:
-    """The preset's config with `settings` such as "rounds=5; lr=3e-4" applied (any field of `RunConfig`)."""
-    return override(preset(name), **parse_settings(settings, where="settings"))
+def base_config(name: str, settings: str = "", *, methods: Sequence[str] = ()) -> RunConfig:
+    """The preset's config with `settings` such as "rounds=5; lr=3e-4" applied (any field of `RunConfig`).
+
+    `methods` are those of a comparison: their own parameters ("fedprox.mu=0.1") are for their runs alone, which take
+    them from `own_parameters`. Raises ValueError for a parameter of another method.
+    """
+    given = parse_settings(settings, where="settings")
+    kept = {}
+    for key, value in given.items():
+        owner, dot, _ = key.partition(".")
+        if dot and owner in methods:
+            override(preset(name), method=owner, **{key: value})  # its name, type and range
+        elif dot and methods and owner in METHODS:
+            raise ValueError(
+                f"settings: {key} is a parameter of method {owner!r}, and the methods compared are "
+                f"{', '.join(methods)}: add it to methods, or leave the parameter out"
+            )
+        else:
+            kept[key] = value
+    return override(preset(name), **kept)
+
+
+def own_parameters(settings: str, method: str) -> dict[str, str]:
+    """The part of `settings` that is for runs of one method alone: its own parameters.
+
+    >>> own_parameters("rounds=5; fedprox.mu=0.1", "fedprox")
+    {'fedprox.mu': '0.1'}
+    """
+    given = parse_settings(settings, where="settings")
+    return {key: value for key, value in given.items() if key.startswith(f"{method}.")}
 
 
 def chosen_methods(methods: str, default: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from matfl.paper.studies.base import (
     chosen_methods,
     chosen_numbers,
     five_tasks,
+    own_parameters,
     regime,
     report_seeds,
     setting,
@@ -39,12 +40,20 @@ def plan(
     settings: str = "",
 ) -> Plan:
     """The paper's four methods on five tasks with each number of clients per task, at step 1 and at their own."""
-    base, size = base_config(preset, settings), sizes(preset)
     names = chosen_methods(methods, BASELINES)
     names = names if "single_task" in names else ("single_task", *names)
+    base, size = base_config(preset, settings, methods=names), sizes(preset)
+    own = {name: own_parameters(settings, name) for name in names}
     counts = chosen_numbers(clients, size.clients, name="clients")
     configs = tuple(
-        setting(base, tasks or five_tasks(base), clients_per_task=count, k=k, method=name, seed=seed)
+        setting(
+            base,
+            tasks or five_tasks(base),
+            clients_per_task=count,
+            k=k,
+            seed=seed,
+            **{"method": name, **own[name]},  # type: ignore[arg-type]
+        )
         for count in counts
         for name in names
         for seed in report_seeds(seeds or size.seeds)

@@ -13,7 +13,16 @@ from matfl.bench.record import busy
 from matfl.config.run_config import override
 from matfl.paper.claims import AtLeast, Below, Claim, Part, Within
 from matfl.paper.stats import estimate, exact
-from matfl.paper.studies.base import BASELINES, Plan, base_config, chosen_methods, report_seeds, setting, sizes
+from matfl.paper.studies.base import (
+    BASELINES,
+    Plan,
+    base_config,
+    chosen_methods,
+    own_parameters,
+    report_seeds,
+    setting,
+    sizes,
+)
 from matfl.paper.studies.benches import ServerBench, TrainBench
 from matfl.paper.studies.store import Record
 from matfl.paper.studies.tables import final, scores
@@ -46,11 +55,12 @@ def plan(preset: str, *, seeds: int = 0, methods: str = "", settings: str = "") 
 
     Where the preset leaves the precision to the device, single-task FL in float32 stands beside them.
     """
-    base, size = base_config(preset, settings), sizes(preset)
+    size = sizes(preset)
     names = chosen_methods(methods, (*BASELINES, *size.variants))
     names = names if "single_task" in names else ("single_task", *names)
+    base = base_config(preset, settings, methods=names)
     configs = tuple(
-        setting(base, base.tasks, method=name, seed=seed)
+        setting(base, base.tasks, seed=seed, **{"method": name, **own_parameters(settings, name)})  # type: ignore[arg-type]
         for name in names
         for seed in report_seeds(seeds or size.seeds)
     )

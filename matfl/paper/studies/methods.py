@@ -15,6 +15,7 @@ from matfl.paper.studies.base import (
     chosen_methods,
     chosen_sets,
     five_tasks,
+    own_parameters,
     regime,
     report_seeds,
     seeds_of,
@@ -69,23 +70,38 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
     paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks: `apart` tells them from the
     others.
     """
-    base, size = base_config(preset, settings), sizes(preset)
+    size = sizes(preset)
+    compared = _compared(methods, (*size.variants, *size.rivals))
+    base = base_config(preset, settings, methods=compared)
+    own = {name: own_parameters(settings, name) for name in compared}
     configs = []
     for chosen in chosen_sets(base, tasks):
         rivals = size.rivals if chosen == five_tasks(base) else ()
-        names = chosen_methods(methods or ",".join((*BASELINES, *size.variants, *rivals)), ())
-        names = names if "single_task" in names else ("single_task", *names)
         configs += [
-            setting(base, chosen, k=k, method=name, seed=seed) for name in names for seed in seeds_of(name, size, seeds)
+            setting(base, chosen, k=k, seed=seed, **{"method": name, **own[name]})  # type: ignore[arg-type]
+            for name in _compared(methods, (*size.variants, *rivals))
+            for seed in seeds_of(name, size, seeds)
         ]
     configs = list(with_own_steps(Plan(configs=tuple(configs))).configs)
     if size.protocol_rounds and not methods and not tasks:
         configs += [
-            setting(base, five_tasks(base), k=k, method=name, seed=seed, rounds=size.protocol_rounds, **PROTOCOL)
+            setting(
+                base,
+                five_tasks(base),
+                k=k,
+                seed=seed,
+                **{"method": name, "rounds": size.protocol_rounds, **PROTOCOL, **own[name]},
+            )
             for name in BASELINES
             for seed in report_seeds(seeds or size.seeds)
         ]
     return Plan(configs=tuple(configs))
+
+
+def _compared(methods: str, others: Sequence[str]) -> tuple[str, ...]:
+    """The methods of a comparison: `methods`, or the paper's and `others`; single-task FL is always among them."""
+    names = chosen_methods(methods or ",".join((*BASELINES, *others)), ())
+    return names if "single_task" in names else ("single_task", *names)
 
 
 def apart(runs: Sequence[R]) -> tuple[list[R], list[R]]:

@@ -175,6 +175,8 @@ class Method:
     """The group in which tables list it: 'baseline', 'paper', 'authors', ..."""
     scope: ClassVar[Literal["task", "client"]] = "task"
     """Whose models the server keeps: one a task, or one a client."""
+    sends: ClassVar[bool] = True
+    """Whether models travel between clients and server; with False every client keeps its own."""
     heads: ClassVar[Literal["task", "local"] | None] = None
     """Where heads live, if the method decides that; None leaves it to `RunConfig.heads`."""
     personal: ClassVar[bool] = False
@@ -208,8 +210,15 @@ class Method:
         return {}
 
     def reply_shapes(self, before: Dispatch, client: int) -> Mapping[str, tuple[int, ...]]:
-        """Names and shapes of what `client` returns: a reply that differs is left out of the round."""
+        """Names and shapes of what `client` returns: a reply that differs, or holds NaN, is left out of the round."""
         return {}
+
+    def problem(self, before: Dispatch, message: Tensors) -> str | None:
+        """What is wrong with the values of what a client returned, finite and of the announced shapes; None: nothing.
+
+        A reply with a problem is left out of the round, whose record names its client and says this.
+        """
+        return None
 
     def model(self, local: Local) -> Tensors:
         """The model that a client uses after a round, by the names of `Model`; asked where `personal` is true.
@@ -247,6 +256,7 @@ def method(
     source: str = "",
     family: str = "own",
     scope: Literal["task", "client"] = "task",
+    sends: bool = True,
     sketched: bool = False,
 ) -> Callable[[Callable[[Round], Tensor | Mixing]], Method]:
     """Register a function from `Round` to weights_NN, or to a `Mixing`, as the method of its name.
@@ -271,6 +281,7 @@ def method(
             "source": source,
             "family": family,
             "scope": scope,
+            "sends": sends,
             "sketched": sketched,
         }
         origin = {"__module__": function.__module__, "__qualname__": function.__qualname__, "__doc__": function.__doc__}

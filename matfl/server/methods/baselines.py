@@ -25,6 +25,7 @@ _PAPER = "Many-Task Federated Learning"
     source="no communication",
     family="baseline",
     scope="client",
+    sends=False,
 )
 def local(round: Round) -> Tensor:
     """weights = 1: nobody takes anything of anybody."""

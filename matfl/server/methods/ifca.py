@@ -87,6 +87,11 @@ class IFCA(Method):
     def reply_shapes(self, before: Dispatch, client: int) -> dict[str, tuple[int, ...]]:
         return {"choice": (1,), "losses": (self.clusters,)}
 
+    def problem(self, before: Dispatch, message: Tensors) -> str | None:
+        choice = float(message["choice"])
+        known = choice.is_integer() and 0 <= choice < self.clusters
+        return None if known else f"message 'choice' is {choice:g}, and the backbones are 0..{self.clusters - 1}"
+
     def mix(self, round: Round) -> Mixing:
         choices = [int(reply.message["choice"]) for reply in round.replies]
         together_NN = normalise(round.same(choices).double())
