@@ -274,7 +274,7 @@ def test_figures_show_what_is_in_the_frames():
     cost = pd.DataFrame(
         {"clients": [18, 100], "parameters": [1000, 1000], "peak_mb": [10.0, 20.0], "sketch_s": [1.0, 5.0]}
     )
-    assert len(plots.crowd_seconds(cost, many_clients.SECONDS).lines) == 1
+    assert len(plots.crowd_seconds(cost, many_clients.SECONDS).lines) == 2  # and on paper
     plt.close("all")
     assert len(plots.crowd_bytes(cost, layers=8, length=64).lines) == 5
     plt.close("all")

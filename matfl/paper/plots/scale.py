@@ -33,35 +33,43 @@ def _styled(number: int) -> dict[str, Any]:
     return {"color": _SERIES[number % len(_SERIES)], "marker": _MARKS[number % len(_MARKS)]}
 
 
-def crowd_seconds(frame: pd.DataFrame, parts: Mapping[str, str], *, ax: Axes | None = None) -> Axes:
-    """Processor seconds of the parts of a server's step over the clients, both logarithmic.
-
-    Columns clients and those that `parts` names (column -> label).
-    """
+def crowd_seconds(
+    frame: pd.DataFrame, parts: Mapping[str, str], *, to: int = 1_000_000, ax: Axes | None = None
+) -> Axes:
+    """Processor seconds of the parts of a server's step over the clients, both logarithmic; dotted up to `to` of them on
+    paper, at the slope of the last three sizes. Columns clients and those that `parts` names (column -> label)."""
     ax = _axes(ax)
     for number, (column, label) in enumerate(parts.items()):
         if column in frame:
             known = frame[["clients", column]].dropna()
             ax.plot(known["clients"], known[column], label=label, markersize=3, **_styled(number))
+            last = known.iloc[-3:]
+            if len(last) > 1:
+                slope = np.polyfit(np.log(last["clients"]), np.log(last[column]), 1)[0]
+                n, seconds = last["clients"].iloc[-1], last[column].iloc[-1]
+                ends = [seconds, seconds * (to / n) ** slope]
+                ax.plot([n, to], ends, linestyle=":", linewidth=0.9, color=_SERIES[number % len(_SERIES)])
     ax.set(xscale="log", yscale="log", xlabel="clients N", ylabel="processor time (s)")
     return ax
 
 
-def crowd_bytes(frame: pd.DataFrame, *, layers: int, length: int, ax: Axes | None = None) -> Axes:
+def crowd_bytes(frame: pd.DataFrame, *, layers: int, length: int, to: int = 1_000_000, ax: Axes | None = None) -> Axes:
     """Gigabytes over the clients, both logarithmic: of whole updates, similarities and sketches, and the step's peak.
 
     Columns clients, parameters, peak_mb (measured).
     """
     ax = _axes(ax)
-    n = frame["clients"].to_numpy(float)
+    n = np.array([*frame["clients"], to], dtype=float)
     forms = {
-        "all updates": 4 * n * frame["parameters"],
+        "all updates": 4 * n * frame["parameters"].iloc[-1],
         "similarities N x N": 4 * layers * n**2,
         "sketches": 4 * layers * length * n,
     }
     for number, (label, size) in enumerate(forms.items()):
         ax.plot(n, size / 1e9, label=label, linestyle="--", markersize=3, **_styled(number))
-    ax.plot(n, frame["peak_mb"] / 1e3, label="the step, measured", color="black", marker="o", markersize=3)
+    ax.plot(
+        frame["clients"], frame["peak_mb"] / 1e3, label="the step, measured", color="black", marker="o", markersize=3
+    )
     ax.axhline(1, color="black", linewidth=0.6, linestyle=":")
     ax.set(xscale="log", yscale="log", xlabel="clients N", ylabel="memory (GB)")
     return ax
@@ -139,7 +147,7 @@ def attack_table(table: pd.DataFrame, *, label: str, fmt: str = ".2f", ax: Axes 
     values = table.to_numpy(float)
     shown = ax.imshow(np.clip(values, 1e-2, None), norm=LogNorm(1e-2, 20), cmap="Greys", aspect="auto")
     for row, column in np.ndindex(values.shape):
-        dark = values[row, column] > 0.6
+        dark = values[row, column] > 0.9
         text = format(values[row, column], fmt)
         ax.text(column, row, text, ha="center", va="center", size=6.5, color="white" if dark else "black")
     ax.set_xticks(range(len(table.columns)), [_defence(str(name)) for name in table.columns], rotation=30, ha="right")
@@ -170,6 +178,10 @@ def attack_deltas(frame: pd.DataFrame, tasks: str, attacks: Sequence[str], *, ax
             ax.plot([values.mean()], [place], markersize=5, label=shown, **style)
     ax.axvline(0, color="black", linewidth=0.6)
     ax.set_xscale("symlog", linthresh=10)
+    low = float(frame[tasks].min())
+    ticks = [tick for tick in (-300, -100, -30, -10, -5, 0, 5, 10) if low - 5 <= tick <= float(frame[tasks].max()) + 5]
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
     ax.set(yticks=range(len(names)), yticklabels=[_defence(name) for name in reversed(names)])
     ax.set(xlabel="$\\Delta_m$ against honest single-task FL (%)", ylim=(-0.6, len(names) - 0.4))
     return ax
