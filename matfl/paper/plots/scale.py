@@ -36,8 +36,11 @@ def _styled(number: int) -> dict[str, Any]:
 def crowd_seconds(
     frame: pd.DataFrame, parts: Mapping[str, str], *, to: int = 1_000_000, ax: Axes | None = None
 ) -> Axes:
-    """Processor seconds of the parts of a server's step over the clients, both logarithmic; dotted up to `to` of them on
-    paper, at the slope of the last three sizes. Columns clients and those that `parts` names (column -> label)."""
+    """Processor seconds of the parts of a server's step over the clients, both logarithmic.
+
+    Dotted up to `to` clients is on paper, at the slope of the last three sizes. Columns clients and those that `parts`
+    names (column -> label).
+    """
     ax = _axes(ax)
     for number, (column, label) in enumerate(parts.items()):
         if column in frame:
