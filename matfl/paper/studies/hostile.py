@@ -185,7 +185,7 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
                 ),
             ),
             note=f"Chosen {lied['liars'].mean():.2f} of the time, honest ones {lied['honest'].mean():.2f}.",
-            regime=where,
+            regime=f"{regime(runs[0].config)}, {runs[0].config.num_clients} clients, {ATTACKERS} of them lying",
         ),
         Claim(
             text="Honest clients of MaT-FL give flipped updates no weight.",
