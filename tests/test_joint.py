@@ -19,7 +19,8 @@ from matfl.data.augment import draw, warp
 from matfl.data.start_bias import start_biases
 from matfl.models.network import Heads, Model, build, start_head, start_heads
 from matfl.paper import face
-from matfl.paper.plots.style import pair_color, pair_title, short_title, task_legend
+from matfl.paper.names import pair_title
+from matfl.paper.plots.style import pair_color, short_title, task_legend
 from matfl.runs import engine
 from matfl.runs.run import Run
 from matfl.server.methods import METHODS

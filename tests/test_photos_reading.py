@@ -18,7 +18,8 @@ from matfl.data import DataError, check, fetch, load_split
 from matfl.data.photos import nyuv2, people
 from matfl.data.photos.readers import Nyuv2Reader, PeopleReader
 from matfl.data.photos.repositories import NYUV2, PEOPLE
-from matfl.paper.plots.style import pair_title, short_title
+from matfl.paper.names import pair_title
+from matfl.paper.plots.style import short_title
 from matfl.tasks.task import DOMAINS, pairs
 
 CONFIG = RunConfig(tasks="photos8", start="random", size=32)

@@ -16,9 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from matfl.paper import plots
+from matfl.paper import names, plots
 from matfl.paper.plots import style
 from matfl.server.methods import METHODS
+from matfl.tasks.edges import Curve
 from matfl.tasks.task import DOMAINS, TASKS, pairs
 
 PAIRS = [pair.name for pair in pairs("scenes9") for _ in range(2)]
@@ -49,9 +50,18 @@ def test_the_same_task_has_one_colour_in_every_domain_and_domains_their_markers(
     assert style.pair_color("outdoor/edge") == style.pair_color("nyud/edge")
     assert {style.marker(f"{name}/semseg") for name, domain in DOMAINS.items() if domain.indoor} == {"s"}
     assert {style.marker(f"{name}/semseg") for name, domain in DOMAINS.items() if not domain.indoor} == {"o"}
-    assert style.pair_title("pascal/semseg") == "Seg. (PASCAL-Context)"
-    assert style.pair_title("outdoor/depth") == "Depth (outdoor)"
-    assert style.method_title("my_method") == "my_method"
+    assert names.pair_title("pascal/semseg") == "Seg. (PASCAL-Context)"
+    assert names.pair_title("outdoor/normals") == "Norm. (outdoor)"
+    assert names.method_title("my_method") == "my_method"
+    assert names.layer_title("layer4.0.conv2.weight") == "4.0.conv2"
+
+
+def test_task_sets_are_called_by_their_words_and_their_role() -> None:
+    assert names.set_title("outdoor5") == "Outdoor scenes, 5 tasks (PASCAL-Context's part in the paper)"
+    assert names.set_title("scenes9", role=False) == "Outdoor and indoor scenes, 9 tasks"
+    assert names.set_title("outdoor/sal") == "Outdoor scenes, 1 task"
+    assert names.set_title("pascal5") == "PASCAL-Context, 5 tasks"
+    assert [names.table_title(name) for name in ("outdoor5", "pascal5")] == ["Outdoor scenes (5)", "Pascal-Context (5)"]
 
 
 def test_figures_have_a_columns_width() -> None:
@@ -144,7 +154,8 @@ def test_learning_curves_mark_the_direction(ax: Axes) -> None:
         }
     )
     plots.learning_curves(frame, "indoor/depth", ax=ax)
-    assert ax.get_ylabel() == "rmse ↓"
+    assert ax.get_ylabel() == "RMSE (m) ↓"
+    assert list(ax.lines[1].get_ydata()) == [0.8, 1.0], "the seeds' range at the end"
     assert ax.lines[0].get_ydata().tolist() == pytest.approx([1.5, 0.9])
 
 
@@ -165,14 +176,16 @@ def test_clients_and_layers(ax: Axes) -> None:
     _, other = plots.figure("single", height=2)
     plots.layers_sweep(frame, value="correctness", label="c", ax=other)
     assert other.get_ylim()[0] == 0
-    assert [text.get_text() for text in other.get_legend().get_texts()] == ["at random"]
+    assert [text.get_text() for text in other.texts] == ["at random"]
 
 
 def test_grouping_graph_labels_the_frequencies(ax: Axes) -> None:
     frequency = np.zeros((18, 18))
     frequency[3, [2, 7, 12]] = [1.0, 0.42, 0.05]
-    plots.grouping_graph(frequency, 3, PAIRS, ax=ax)
-    assert {text.get_text() for text in ax.texts} == {"1.00", ".42"}
+    plots.grouping_graph(frequency, 3, PAIRS, chance=0.41, ax=ax)
+    assert len(ax.texts) == 17, "every other client has its number"
+    assert {text.get_text() for text in ax.texts if text.get_color() == "black"} == {"1.00", ".42"}
+    assert {text.get_text() for text in ax.texts if text.get_color() != "black"} == {".05", "0"}
     assert [text.get_text() for text in ax.texts if text.get_weight() == "bold"] == ["1.00"]
     positions = np.array([text.get_position() for text in ax.texts])
     assert (np.hypot(*positions.T) > 1).all(), "labels lie outside the ring, whatever the client's number"
@@ -182,12 +195,17 @@ def test_grouping_graph_labels_the_frequencies(ax: Axes) -> None:
 def test_votes_and_agreement(ax: Axes) -> None:
     votes = np.arange(36.0).reshape(2, 18)
     plots.votes(votes, 0, PAIRS, top=8, ax=ax)
-    assert ax.collections[0].get_clim() == (0, 8)
-    assert np.asarray(ax.collections[0].get_array()).reshape(2, 18) == pytest.approx(votes)
-    assert len(ax.get_xticklabels()) == 18
+    assert ax.collections[0].get_clim() == (0, 7), "K is what a client gives itself alone"
+    drawn = np.ma.filled(ax.collections[0].get_array(), np.nan).reshape(2, 18)
+    assert np.isnan(drawn[:, 0]).all()
+    assert drawn[:, 1:] == pytest.approx(votes[:, 1:])
+    assert [label.get_text() for label in ax.get_xticklabels()][:2] == ["Seg. O", "H.Parts O"]
+    assert len(ax.get_xticklabels()) == 9
     _, other = plots.figure("single", height=2)
     plots.layer_agreement(np.eye(3), ax=other)
-    assert [text.get_text() for text in other.texts[:2]] == ["1.00", "0.00"]
+    assert [text.get_text() for text in other.texts[:2]] == ["1.00", ".00"]
+    plots.layer_agreement(np.eye(2), layers=["layer4.0.conv1.weight", "layer4.0.conv2.weight"], ax=ax)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["4.0.conv1", "4.0.conv2"]
 
 
 def test_rounds(ax: Axes) -> None:
@@ -211,21 +229,51 @@ def test_rounds(ax: Axes) -> None:
     plots.choice_matrix(pd.DataFrame(np.eye(9), index=names, columns=names), ax=ax)
 
 
-def test_gallery_partition_classes_and_transfer(ax: Axes) -> None:
+def test_gallery_classes_and_transfer(ax: Axes) -> None:
     _, axes = plots.figure("double", height=2, rows=1, cols=2, squeeze=False)
     plots.gallery([("image", [np.zeros((3, 4, 4), np.uint8)]), ("outdoor/sal", [np.ones((4, 4), np.uint8)])], axes)
     assert [a.get_title() for a in axes[0]] == ["image", "Sal."]
-    plots.partition(pd.DataFrame({"client": [0, 1], "pair": ["outdoor/sal"] * 2, "images": [5, 7]}), ax=ax)
-    assert [bar.get_height() for bar in ax.patches] == [5, 7]
     _, other = plots.figure("single", height=2)
     plots.class_frequencies(pd.DataFrame({"class_name": ["a", "b"], "share": [0.9, 0.1], "images": [1, 0.5]}), ax=other)
-    assert [bar.get_width() for bar in other.patches] == [1, 0.5, 0.9, 0.1]
+    images, pixels = (line.get_xdata().tolist() for line in other.lines)
+    assert (images, pixels) == ([100, 50], [90, 10])
     _, third = plots.figure("single", height=2)
     gains = pd.DataFrame(
         {"pair": "outdoor/sal", "sharing": ["domain", "domain", "all"], "seed": [0, 1, 0], "gain": [1.0, 3.0, -1.0]}
     )
     plots.transfer(gains, ax=third)
-    assert [bar.get_height() for bar in third.patches[:2]] == [2, -1]
+    means = {line.get_marker(): line.get_ydata()[0] for line in third.lines if line.get_marker() in ("o", "s")}
+    assert means == {"o": 2.0, "s": -1.0}
+    assert [text.get_text() for text in third.get_legend().get_texts()] == ["with its domain's tasks", "with all tasks"]
+    low, high = third.get_ylim()
+    arrows = [line for line in third.lines if line.get_marker() in ("v", "^")]
+    assert sorted(line.get_ydata()[0] for line in arrows) == [low, high], (
+        "two seeds' interval leaves the axes on both sides"
+    )
+
+
+def test_depth_says_how_far_its_colours_reach() -> None:
+    _, axes = plots.figure("double", height=2, rows=1, cols=1, squeeze=False)
+    plots.gallery([("indoor/depth", [np.array([[0.0, 1.5], [2.0, 6.5]], np.float16)])], axes)
+    assert [text.get_text() for text in axes[0, 0].texts] == ["1.5 to 6.5 m"]
+    handles = plots.class_key({"semseg": ("background", "person")}, ["outdoor/semseg", "outdoor/sal"])
+    assert [handle.get_label() for handle in handles] == ["Seg. background", "Seg. person"]
+
+
+def test_the_edges_of_precision_and_recall_end_where_the_curves_do(ax: Axes) -> None:
+    recall = np.array([0.0, 0.05, 0.1])
+    curve = Curve(
+        protocol="mtl",
+        thresholds_T=np.array([0.9, 0.5, 0.1]),
+        precision_T=np.array([1.0, 0.2, 0.1]),
+        recall_T=recall,
+        f_T=np.array([0.0, 0.08, 0.1]),
+    )
+    plots.precision_recall(curve, pair="outdoor/edge", ax=ax)
+    assert ax.get_xlim()[1] == pytest.approx(0.25)
+    assert all(line.get_ydata().min() >= 0 and line.get_ydata().max() <= 0.25 for line in ax.lines)
+    plots.precision_recall(curve, pair="indoor/edge", ax=ax)
+    assert [text.get_text() for text in ax.texts].count("F=0.10") == 1, "guides are drawn anew"
 
 
 def test_costs(ax: Axes) -> None:
@@ -233,15 +281,26 @@ def test_costs(ax: Axes) -> None:
         {"clients": [2, 4] * 2, "way": ["ours"] * 2 + ["naive"] * 2, "seconds": [1.0, 2, 4, 16], "gigabytes": 1.0}
     )
     plots.server_step(frame, ax=ax)
-    assert ax.lines[1].get_ydata().tolist() == [4, 16]
+    lines = {line.get_label(): line.get_ydata().tolist() for line in ax.lines}
+    assert lines["naive (all pairs of clients)"] == [4, 16]
     assert ax.get_yscale() == "log"
+    assert [text.get_text() for text in ax.texts] == ["~ N", "~ N²"]
     _, other = plots.figure("single", height=2)
-    sent = pd.DataFrame({"method": "matfl", "gigabytes": [1.0, 1.0, 2.0], "delta_m": [-4.0, -2.0, 0.0]})
+    sent = pd.DataFrame(
+        {"level": [-5.0, -5, -1, -1], "method": "matfl", "seed": [0, 1] * 2, "gigabytes": [1.0, 3.0, 4.0, np.nan]}
+    )
     plots.bytes_to_quality(sent, ax=other)
-    assert other.lines[0].get_ydata().tolist() == [-3, 0]
+    marks = {
+        (line.get_marker(), round(float(line.get_xdata()[0]), 6)) for line in other.lines if len(line.get_xdata()) == 1
+    }
+    assert ("o", 2.0) in marks
+    assert (">", 4.4) in marks, "a seed never reaches -1 %"
     _, third = plots.figure("single", height=2)
     plots.throughput(pd.DataFrame({"machine": ["a"], "way": ["matfl"], "images_per_second": [1234.0]}), ax=third)
     assert third.texts[0].get_text().strip() == "1,234"
+    beaten = {"machine": ["a"], "way": ["floor"], "images_per_second": [330.0], "doubtful": ["beaten: bounds nothing"]}
+    plots.throughput(pd.DataFrame(beaten), ax=ax)
+    assert ax.get_yticklabels()[0].get_text() == "floor, beaten: bounds nothing"
     _, fourth = plots.figure("single", height=2)
     plots.memory(frame, ax=fourth)
     assert len(fourth.lines) == 2

@@ -100,6 +100,11 @@ class Task(ABC):
         """What is wrong with one image's label: a value that cannot be, in words; None for a sound one."""
 
     @property
+    def metric_unit(self) -> str:
+        """Unit of the main metric, for tables and axes; '' for shares and other pure numbers."""
+        return ""
+
+    @property
     def unlabelled(self) -> float:
         """`ignore` as the number that fills targets."""
         return math.nan if self.ignore is None else self.ignore

@@ -181,6 +181,11 @@ class Directions(Task):
     ignore: float | None = 0
 
     @property
+    def metric_unit(self) -> str:
+        """Angles are in degrees."""
+        return "degrees"
+
+    @property
     def output_channels(self) -> int | None:
         """The vector's."""
         return 3
@@ -228,6 +233,11 @@ class Quantity(Task):
     ignore: float | None = None
     unit: str = ""
     """Of the labels, for messages and tables."""
+
+    @property
+    def metric_unit(self) -> str:
+        """That of the labels."""
+        return self.unit
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean absolute error over labelled pixels."""

@@ -7,14 +7,23 @@
 """
 
 from matfl.core.extras import require
+from matfl.paper.names import pair_title, set_title
 from matfl.paper.plots.algorithm import arrows, decisions, numbers
-from matfl.paper.plots.benchmark import class_frequencies, gallery, partition, transfer
-from matfl.paper.plots.comparison import clients_per_task, k_sweep, layers_sweep, learning_curves, methods
+from matfl.paper.plots.benchmark import class_frequencies, class_key, gallery, transfer
+from matfl.paper.plots.comparison import (
+    clients_per_task,
+    k_sweep,
+    layers_sweep,
+    learning_curves,
+    methods,
+    paper_clients,
+)
 from matfl.paper.plots.contest import contest
 from matfl.paper.plots.cost import bytes_to_quality, memory, server_step, throughput
 from matfl.paper.plots.edges import precision_recall
 from matfl.paper.plots.grouping import (
     choice_matrix,
+    graph_legend,
     grouping_correctness,
     grouping_graph,
     layer_agreement,
@@ -22,6 +31,7 @@ from matfl.paper.plots.grouping import (
     votes,
     weight_shares,
 )
+from matfl.paper.plots.marks import limits
 from matfl.paper.plots.scale import (
     attack_deltas,
     attack_table,
@@ -34,6 +44,7 @@ from matfl.paper.plots.scale import (
 )
 from matfl.paper.plots.style import (
     METHOD_COLORS,
+    SMALLEST,
     WIDTHS,
     figure,
     legend_below,
@@ -41,7 +52,7 @@ from matfl.paper.plots.style import (
     shared_legend,
     task_legend,
 )
-from matfl.paper.plots.updates import cosine_matrix, neighbour_bars, update_tsne
+from matfl.paper.plots.updates import cosine_matrix, label_clusters, neighbour_bars, update_tsne
 from matfl.paper.plots.why import cosine_course, delta_over_rounds, step_components
 
 for _package in ("matplotlib", "seaborn", "networkx"):
@@ -49,6 +60,7 @@ for _package in ("matplotlib", "seaborn", "networkx"):
 
 __all__ = [
     "METHOD_COLORS",
+    "SMALLEST",
     "WIDTHS",
     "arrows",
     "attack_deltas",
@@ -56,6 +68,7 @@ __all__ = [
     "bytes_to_quality",
     "choice_matrix",
     "class_frequencies",
+    "class_key",
     "clients_per_task",
     "contest",
     "cosine_course",
@@ -67,22 +80,27 @@ __all__ = [
     "epsilon_curve",
     "figure",
     "gallery",
+    "graph_legend",
     "grouping_correctness",
     "grouping_graph",
     "k_sweep",
+    "label_clusters",
     "layer_agreement",
     "layers_sweep",
     "learning_curves",
     "legend_below",
+    "limits",
     "memory",
     "methods",
     "neighbour_bars",
     "numbers",
     "packed_quality",
-    "partition",
+    "pair_title",
+    "paper_clients",
     "precision_recall",
     "save",
     "server_step",
+    "set_title",
     "shared_legend",
     "sketch_error",
     "sketch_kept",

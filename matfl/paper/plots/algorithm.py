@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from matfl.paper.plots.marks import current_axes
 from matfl.paper.plots.style import pair_color, short_title
-from matfl.paper.plots.updates import _axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ def arrows(
     vectors_N2: NDArray[np.floating], names: Sequence[str], pairs: Sequence[str], *, ax: Axes | None = None
 ) -> Axes:
     """Updates of two numbers as arrows from the common start, in their tasks' colours, with the clients' names."""
-    ax = _axes(ax)
+    ax = current_axes(ax)
     reach = 1.35 * float(np.abs(vectors_N2).max())
     for (x, y), name, pair in zip(vectors_N2, names, pairs, strict=True):
         ax.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": pair_color(pair), "linewidth": 1.6})
@@ -46,7 +46,7 @@ def numbers(
     """A small array as shaded cells with its numbers; colours run from `low` to `high`, `marked` cells are framed."""
     from matplotlib.patches import Rectangle
 
-    ax = _axes(ax)
+    ax = current_axes(ax)
     ax.imshow(matrix, cmap="Blues", vmin=low, vmax=high + 0.35 * (high - low), aspect="equal")
     for i, j in np.ndindex(matrix.shape):
         ax.text(j, i, format(matrix[i, j], fmt), ha="center", va="center", size=7)
@@ -63,11 +63,15 @@ def decisions(
     matrix_NN: NDArray[np.floating],
     pairs: Sequence[str],
     *,
+    label: str,
     marked: NDArray[np.bool_] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """What every client (row) decided about every other (column) as shades; one label a task, `marked` cells framed."""
-    ax = _axes(ax)
+    """What every client (row) decided about every other (column) as shades; one label a task, `marked` cells framed.
+
+    `label` says what the shades are, beside their scale.
+    """
+    ax = current_axes(ax)
     image = ax.imshow(matrix_NN, cmap="Blues", vmin=0)
     if marked is not None:
         rows, columns = np.nonzero(marked)
@@ -80,5 +84,5 @@ def decisions(
         tick.set_color(pair_color(name))
     ax.tick_params(length=0)
     ax.set(xlabel="chosen client", ylabel="choosing client")
-    ax.figure.colorbar(image, ax=ax, shrink=0.7)
+    ax.figure.colorbar(image, ax=ax, shrink=0.9, label=label, location="bottom")
     return ax

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from matfl.paper.plots.style import method_color, method_title
-from matfl.paper.plots.updates import _axes
+from matfl.paper.names import method_title
+from matfl.paper.plots.marks import current_axes, interval, limits
+from matfl.paper.plots.style import method_look
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,14 +20,16 @@ __all__ = ["contest"]
 def contest(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Differences of delta_m with 95 % intervals, an opponent a row; right of 0 the method that is asked about wins.
 
+    An arrow marks an interval that leaves the axes.
+
     Columns: against, server_lr (the opponent's step), difference, low, high.
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     y = np.arange(len(frame))[::-1]
+    ax.set_xlim(*limits(frame["difference"], margin=0.6))
+    ax.axvline(0, color="black", linewidth=0.7, zorder=0)
     for position, (_, row) in zip(y, frame.iterrows()):
-        ax.plot([row["low"], row["high"]], [position] * 2, color=method_color(row["against"]), linewidth=1.5)
-        ax.plot(row["difference"], position, marker="D", color=method_color(row["against"]), markersize=5)
-    ax.axvline(0, color="black", linewidth=0.7)
+        interval(ax, position, row["difference"], (row["low"], row["high"]), look=method_look(row["against"]))
     ax.set_yticks(y, [f"{method_title(m)}, step {s:g}" for m, s in zip(frame["against"], frame["server_lr"])])
-    ax.set(xlabel="difference in delta_m (points)", ylim=(-0.6, len(frame) - 0.4))
+    ax.set(xlabel="difference in $\\Delta_m$ (points)", ylim=(-0.6, len(frame) - 0.4))
     return ax

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matfl.paper.plots.style import marker, pair_color, pair_title
-from matfl.paper.plots.updates import _axes
+from matfl.paper.names import pair_title
+from matfl.paper.plots.marks import current_axes
+from matfl.paper.plots.style import SMALLEST, marker, pair_color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,32 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = ["precision_recall"]
 
+GUIDE = "iso-f"
+"""Marks the lines of equal F, which are drawn anew with every curve."""
+
 
 def precision_recall(
     curve: Curve, *, label: str | None = None, pair: str | None = None, ax: Axes | None = None
 ) -> Axes:
     """Precision over recall of `EdgeMeter.curve()`, over grey lines of equal F; a dot marks ODS-F.
 
-    The legend names the curve (`label`), its ODS-F and the protocol. Draw several on the same axes to compare them.
-    `pair`, a `domain/task` name, gives the line its task's colour and its domain's marker and dashes.
+    The legend names the curve (`label`), its ODS-F and the protocol. Draw several on the same axes to compare them;
+    the axes end a little beyond the farthest. `pair`, a `domain/task` name, gives the line its task's colour and its
+    domain's marker and dashes.
     """
-    ax = _axes(ax)
-    if not ax.lines:
-        recall = np.linspace(0.01, 1, 200)
-        for f in np.arange(1, 10) / 10:
-            above = recall > f / 2
-            precision = f * recall[above] / (2 * recall[above] - f)
-            ax.plot(recall[above][precision <= 1], precision[precision <= 1], color="0.85", linewidth=0.6, zorder=0)
-            ax.annotate(
-                f"F={f:.1f}",
-                (1, f / (2 - f)),
-                xytext=(2, 0),
-                textcoords="offset points",
-                va="center",
-                color="0.6",
-                fontsize="x-small",
-                annotation_clip=False,
-            )
+    ax = current_axes(ax)
     if pair:
         label = label or pair_title(pair)
         looks: dict[str, Any] = {"color": pair_color(pair), "linestyle": "--" if marker(pair) == "s" else "-"}
@@ -62,6 +51,38 @@ def precision_recall(
         marker=marker(pair) if pair else "o",
         color=line.get_color(),
     )
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="recall", ylabel="precision")
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)
+    ax.set(xlabel="recall", ylabel="precision")
+    _reach(ax)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return ax
+
+
+def _reach(ax: Axes) -> None:
+    """Axes that end where the curves do, and grey lines of equal F between them."""
+    for line in [line for line in ax.lines if line.get_gid() == GUIDE]:
+        line.remove()
+    for text in [text for text in ax.texts if text.get_gid() == GUIDE]:
+        text.remove()
+    reached = max(float(np.max(np.asarray(line.get_xydata()), initial=0.0)) for line in ax.lines)
+    end = min(1.0, np.ceil(1.15 * max(reached, 0.04) * 20) / 20)
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1) if end / step <= 10)
+    for f in np.arange(1, round(end / step)) * step:
+        recall = np.linspace(f / 2 + 1e-4, end, 400)
+        precision = f * recall / (2 * recall - f)
+        inside = precision <= end
+        if not inside.any():
+            continue
+        ax.plot(recall[inside], precision[inside], color="0.85", linewidth=0.6, zorder=0, gid=GUIDE)
+        at, words = (end, float(precision[inside][-1])), f"F={f:.2f}"
+        ax.annotate(
+            words,
+            at,
+            (2, 0),
+            textcoords="offset points",
+            va="center",
+            color="0.45",
+            size=SMALLEST,
+            gid=GUIDE,
+            annotation_clip=False,
+        )
+    ax.set(xlim=(0, end), ylim=(0, end), aspect="equal")

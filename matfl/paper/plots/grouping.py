@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from matfl.paper.plots.style import marker, pair_color, pair_title, short_title
-from matfl.paper.plots.updates import _axes
+from matfl.paper.names import layer_title, pair_title
+from matfl.paper.plots.marks import current_axes, heat_labels
+from matfl.paper.plots.style import SMALLEST, legend_under, marker, pair_color, short_title, task_legend
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "choice_matrix",
+    "edge_width",
+    "graph_legend",
     "grouping_correctness",
     "grouping_graph",
     "layer_agreement",
@@ -28,25 +31,41 @@ __all__ = [
 
 
 def grouping_graph(
-    frequency_NN: NDArray[np.floating], client: int, pairs: Sequence[str], *, ax: Axes | None = None
+    frequency_NN: NDArray[np.floating],
+    client: int,
+    pairs: Sequence[str],
+    *,
+    chance: float = 0.0,
+    ax: Axes | None = None,
 ) -> Axes:
     """Graph of how often `client` (in the middle) chose each other one: edge width and label are the frequency.
 
-    Squares are indoor clients and circles outdoor ones, coloured by task type (Figure 5). Edges below 0.1 have no
-    label, edges below 0.005 are not drawn.
+    Squares are indoor clients and circles outdoor ones, coloured by task type (Figure 5). Every client has its number:
+    bold for the partner of the same task, grey where it is no more than `chance`. Edges below 0.005 are not drawn.
     """
     import networkx as nx
 
-    ax = _axes(ax)
+    ax = current_axes(ax)
     n = len(pairs)
     others = [j for j in range(n) if j != client]
-    angles = np.pi / 2 - 2 * np.pi * np.arange(len(others)) / len(others)
+    angles = np.pi / 2 - 2 * np.pi * np.arange(len(others)) / max(len(others), 1)
     position = {client: (0.0, 0.0)} | {j: (np.cos(a), np.sin(a)) for j, a in zip(others, angles)}
     graph = nx.DiGraph()
     graph.add_nodes_from(range(n))
     for j in others:
         weight = float(frequency_NN[client, j])
-        if not weight >= 0.005:
+        x, y = position[j]
+        ax.text(
+            1.3 * x,
+            1.3 * y,
+            "0" if weight < 0.005 else f"{weight:.2f}".removeprefix("0"),
+            size=SMALLEST,
+            ha="center",
+            va="center",
+            color="black" if weight > chance else "#8a8a8a",
+            weight="bold" if pairs[j] == pairs[client] else "normal",
+        )
+        if weight < 0.005:
             continue
         graph.add_edge(client, j)
         nx.draw_networkx_edges(
@@ -54,22 +73,11 @@ def grouping_graph(
             position,
             edgelist=[(client, j)],
             ax=ax,
-            width=0.3 + 3.2 * weight,
+            width=edge_width(weight),
             arrows=False,
             alpha=0.25 + 0.6 * weight,
             edge_color=pair_color(pairs[j]),
         )
-        if weight >= 0.1:
-            x, y = position[j]
-            ax.text(
-                1.27 * x,
-                1.27 * y,
-                f"{weight:.2f}".removeprefix("0"),
-                size=6,
-                ha="center",
-                va="center",
-                weight="bold" if pairs[j] == pairs[client] else "normal",
-            )
     for node in range(n):
         own = node == client
         nx.draw_networkx_nodes(
@@ -83,17 +91,31 @@ def grouping_graph(
             edgecolors="black" if own else "white",
             linewidths=1.3 if own else 0.5,
         )
-    ax.set(xlim=(-1.45, 1.45), ylim=(-1.45, 1.45), aspect="equal")
+    ax.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
     ax.set_axis_off()
     ax.set_title(pair_title(pairs[client]), color=pair_color(pairs[client]), weight="bold")
     return ax
+
+
+def edge_width(share: float) -> float:
+    """Points of a `grouping_graph`'s edge for a share of rounds."""
+    return 0.3 + 3.2 * share
+
+
+def graph_legend(pairs: Sequence[str], chance: float) -> list[Any]:
+    """`task_legend`, and edges as wide as those of chance and of every round."""
+    from matplotlib.lines import Line2D
+
+    edges = [(chance, f"at random ({chance:.2f})".replace("0.", ".")), (1.0, "every round")]
+    lines = [Line2D([], [], color="#777777", linewidth=edge_width(share), label=label) for share, label in edges]
+    return [*task_legend(list(pairs)), *lines]
 
 
 def choice_matrix(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How often clients of the row's pair chose clients of the column's, as a heatmap with numbers."""
     import seaborn as sns
 
-    ax = _axes(ax)
+    ax = current_axes(ax)
     labels = [short_title(name) for name in table.index]
     sns.heatmap(
         table,
@@ -101,18 +123,14 @@ def choice_matrix(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         cmap="viridis",
         vmin=0,
         vmax=1,
-        square=True,
         annot=True,
         fmt=".2f",
         linewidths=0.3,
-        annot_kws={"size": 5.5},
-        xticklabels=labels,
-        yticklabels=labels,
-        cbar_kws={"label": "share of rounds chosen", "shrink": 0.8},
+        annot_kws={"size": SMALLEST},
+        cbar_kws={"label": "share of rounds chosen"},
     )
+    heat_labels(ax, labels)
     ax.set(xlabel="chosen client", ylabel="choosing client")
-    ax.tick_params(axis="x", rotation=60)
-    ax.tick_params(axis="y", rotation=0)
     return ax
 
 
@@ -121,14 +139,14 @@ def grouping_correctness(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes
 
     `frame` has columns round, seed, correctness, chance.
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     by_round = frame.groupby("round")["correctness"]
     mean = by_round.mean()
     ax.fill_between(mean.index, by_round.min(), by_round.max(), color="#BB5566", alpha=0.2, linewidth=0)
     ax.plot(mean.index, mean, color="#BB5566", label="same-task partner chosen")
     ax.axhline(frame["chance"].iloc[0], color="black", linestyle=":", linewidth=1, label="at random")
     ax.set(xlabel="round", ylabel="share of cases", ylim=(0, 1.04))
-    ax.legend(loc="lower left")
+    legend_under(ax, ncols=2)
     return ax
 
 
@@ -137,16 +155,18 @@ def weight_shares(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     `frame` has columns round, self_weight, partner_weight, other_weight.
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     mean = frame.groupby("round")[["self_weight", "partner_weight", "other_weight"]].mean()
     ax.stackplot(
         mean.index,
         mean.to_numpy().T,
         colors=["#222222", "#BB5566", "#DDAA33"],
-        labels=["its own update", "partners of its task", "all others"],
+        labels=["its own update", "its partners'", "all others'"],
     )
-    ax.set(xlabel="round", ylabel="share of the weights", ylim=(0, 1), xlim=(mean.index.min(), mean.index.max()))
-    ax.legend(loc="lower left", frameon=True, framealpha=0.9)
+    first, last = float(mean.index.min()), float(mean.index.max())
+    ends = (first, last) if last > first else (first - 0.5, last + 0.5)
+    ax.set(xlabel="round", ylabel="share of the weights", ylim=(0, 1), xlim=ends)
+    legend_under(ax, ncols=3)
     return ax
 
 
@@ -156,54 +176,71 @@ def votes(
     pairs: Sequence[str],
     *,
     top: int,
+    layers: Sequence[str] | None = None,
     ax: Axes | None = None,
     labels: bool = True,
 ) -> Axes:
-    """One client's votes, voting layers (shallow to deep, top to bottom) by clients; `top` = K is the highest vote."""
-    import seaborn as sns
+    """One client's votes, voting layers (shallow to deep, top to bottom) by clients.
 
-    ax = _axes(ax)
-    layers = len(votes_LN)
-    sns.heatmap(votes_LN, ax=ax, cmap="viridis", vmin=0, vmax=top, cbar=False, xticklabels=False, yticklabels=False)
-    ax.set_yticks(np.arange(layers) + 0.5, [str(i + 1) for i in range(layers)], rotation=0)
-    ax.set_xticks(np.arange(len(pairs)) + 0.5)
-    ax.set_xticklabels([short_title(p) for p in pairs] if labels else [], rotation=90, size=5.5)
-    for tick, name in zip(ax.get_xticklabels(), pairs):
-        tick.set_color(pair_color(name))
+    Its own column always holds the highest vote (`top` = K), so it is hatched and colours end at K - 1, the highest
+    vote for another client. `layers` names the rows; columns are labelled by task, two or more clients each.
+    """
+    import seaborn as sns
+    from matplotlib.patches import Rectangle
+
+    ax = current_axes(ax)
+    count, n = votes_LN.shape
+    shown = np.array(votes_LN, dtype=float)
+    shown[:, client] = np.nan
+    sns.heatmap(
+        shown, ax=ax, cmap="viridis", vmin=0, vmax=max(top - 1, 1), cbar=False, xticklabels=False, yticklabels=False
+    )
+    ax.add_patch(Rectangle((client, 0), 1, count, facecolor="#F0F0F0", edgecolor="#888888", hatch="////", linewidth=0))
+    names = layers if layers is not None else [str(i + 1) for i in range(count)]
+    ax.set_yticks(np.arange(count) + 0.5, [layer_title(str(name)) for name in names], rotation=0, size=SMALLEST)
+    kinds = list(dict.fromkeys(pairs))
+    middles = [float(np.mean([i for i in range(n) if pairs[i] == kind])) + 0.5 for kind in kinds]
+    ax.set_xticks(middles, [short_title(kind) for kind in kinds] if labels else [], rotation=90, size=SMALLEST)
+    for tick, kind in zip(ax.get_xticklabels(), kinds):
+        tick.set_color(pair_color(kind))
     ax.tick_params(length=1.5, pad=1)
-    ax.set_title(f"{pair_title(pairs[client])}", color=pair_color(pairs[client]))
+    ax.set_title(pair_title(pairs[client]), color=pair_color(pairs[client]))
     return ax
 
 
-def layer_agreement(agreement_LL: NDArray[np.floating], *, ax: Axes | None = None) -> Axes:
-    """Rank correlation between the layers' opinions of the other clients."""
+def layer_agreement(
+    agreement_LL: NDArray[np.floating], *, layers: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Rank correlation between the layers' opinions of the other clients; `layers` names rows and columns."""
     import seaborn as sns
 
-    ax = _axes(ax)
-    labels = [str(i + 1) for i in range(len(agreement_LL))]
+    ax = current_axes(ax)
+    count = len(agreement_LL)
+    labels = [layer_title(str(name)) for name in layers] if layers is not None else [str(i + 1) for i in range(count)]
+    few = count <= 10
     sns.heatmap(
         agreement_LL,
         ax=ax,
         cmap="viridis",
-        vmin=0,
+        vmin=min(0.0, float(np.nanmin(agreement_LL))),
         vmax=1,
-        square=True,
-        annot=True,
-        fmt=".2f",
-        annot_kws={"size": 5.5},
-        xticklabels=labels,
-        yticklabels=labels,
-        cbar_kws={"label": "Spearman correlation", "shrink": 0.8},
+        annot=np.array([[f"{v:.2f}".replace("0.", ".") for v in row] for row in agreement_LL]) if few else False,
+        fmt="",
+        annot_kws={"size": SMALLEST},
+        cbar_kws={"label": "Spearman correlation"},
     )
+    heat_labels(ax, labels)
+    ax.tick_params(labelsize=SMALLEST)
     ax.set(xlabel="voting layer (shallow to deep)", ylabel="voting layer")
-    ax.tick_params(axis="y", rotation=0)
     return ax
 
 
 def vote_scale(fig: Figure, axes: NDArray[np.object_], top: int) -> None:
-    """One colour bar for a grid of `votes` axes."""
+    """One colour bar for a grid of `votes` axes, and the names of their rows and columns."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    scale = ScalarMappable(norm=Normalize(0, top), cmap="viridis")
-    fig.colorbar(scale, ax=axes.ravel().tolist(), label="vote (mean over rounds)", shrink=0.6, aspect=35)
+    scale = ScalarMappable(norm=Normalize(0, max(top - 1, 1)), cmap="viridis")
+    fig.colorbar(scale, ax=axes.ravel().tolist(), label="vote for another client (mean over rounds)", aspect=35)
+    fig.supxlabel("chosen clients, by task", size=8)
+    fig.supylabel("voting layer (shallow to deep)", size=8)

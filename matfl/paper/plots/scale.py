@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matfl.paper.plots.style import method_title
-from matfl.paper.plots.updates import _axes
+from matfl.paper.names import method_title
+from matfl.paper.plots.marks import current_axes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def crowd_seconds(
     Dotted up to `to` clients is on paper, at the slope of the last three sizes. Columns clients and those that `parts`
     names (column -> label).
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     for number, (column, label) in enumerate(parts.items()):
         if column in frame:
             known = frame[["clients", column]].dropna()
@@ -61,7 +61,7 @@ def crowd_bytes(frame: pd.DataFrame, *, layers: int, length: int, to: int = 1_00
 
     Columns clients, parameters, peak_mb (measured).
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     n = np.array([*frame["clients"], to], dtype=float)
     forms = {
         "all updates": 4 * n * frame["parameters"].iloc[-1],
@@ -83,7 +83,7 @@ def sketch_error(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Columns length, seed, error, theory.
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     ax.plot(frame["length"], frame["error"], linestyle="", marker="o", alpha=0.6, color="#BB5566", label="measured")
     theory = frame.groupby("length")["theory"].mean()
     ax.plot(theory.index, theory, color="#222222", linewidth=1, label="theory")
@@ -97,7 +97,7 @@ def sketch_kept(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Columns length, seed, votes, friends, partners, partners_exact, weights (L1 change, drawn as 1 - half of it).
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     named = {"votes": "votes", "friends": "friends", "partners": "partners found"}
     shown = frame.assign(same=1 - frame["weights"] / 2)
     for number, (column, label) in enumerate({**named, "same": "weights"}.items()):
@@ -116,7 +116,7 @@ def epsilon_curve(frame: pd.DataFrame, value: str, *, chance: float, label: str,
 
     Columns length, epsilon, seed and `value`.
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     steps = sorted(frame["epsilon"].unique())
     for number, (length, group) in enumerate(frame.groupby("length")):
         by_epsilon = group.groupby("epsilon")[value]
@@ -134,7 +134,7 @@ def packed_quality(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Columns packing, seed, megabytes, delta_m.
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     for number, (name, group) in enumerate(frame.groupby("packing", sort=False)):
         ax.plot(group["megabytes"], group["delta_m"], linestyle="", alpha=0.7, label=str(name), **_styled(number))
     ax.axhline(0, color="black", linewidth=0.6)
@@ -146,7 +146,7 @@ def attack_table(table: pd.DataFrame, *, label: str, fmt: str = ".2f", ax: Axes 
     """Attacks (rows) by defences (columns): numbers on a logarithmic scale of greys."""
     from matplotlib.colors import LogNorm
 
-    ax = _axes(ax)
+    ax = current_axes(ax)
     values = table.to_numpy(float)
     shown = ax.imshow(np.clip(values, 1e-2, None), norm=LogNorm(1e-2, 20), cmap="Greys", aspect="auto")
     for row, column in np.ndindex(values.shape):
@@ -169,7 +169,7 @@ def attack_deltas(frame: pd.DataFrame, tasks: str, attacks: Sequence[str], *, ax
 
     Columns defence, attack, seed and `tasks` ('attacked', 'others' or 'all').
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     names = list(dict.fromkeys(frame["defence"]))
     for number, kind in enumerate(attacks):
         for y, name in enumerate(reversed(names)):

@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from matfl.core.files import replace_file
+from matfl.paper.names import is_derived, task_title
 from matfl.tasks.task import DOMAINS, task_of
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
     "METHOD_COLORS",
+    "SMALLEST",
     "WIDTHS",
     "figure",
     "legend_below",
+    "legend_under",
     "marker",
     "method_color",
-    "method_title",
+    "method_look",
     "pair_color",
-    "pair_title",
     "save",
     "shared_legend",
     "short_title",
@@ -32,19 +35,35 @@ __all__ = [
 
 WIDTHS = {"single": 3.4, "double": 7.0}
 """Inches of a single- and a double-column figure."""
+SMALLEST = 6.5
+"""Points of the smallest type in any figure, at the size at which it is saved."""
 
 METHOD_COLORS = {
-    "local": "#BBBBBB",
+    "local": "#AAAAAA",
     "single_task": "#222222",
     "fedavg": "#DDAA33",
-    "fedprox": "#997700",
+    "fedprox": "#0077BB",
     "matfl": "#BB5566",
     "matfl_uniform": "#EE99AA",
-    "similarity_only": "#6699CC",
-    "clustered": "#004488",
+    "similarity_only": "#88CCEE",
+    "clustered": "#332288",
     "soft_grouping": "#44AA99",
 }
-"""Paul Tol's high- and medium-contrast colours for the methods of most figures; see `method_color` for the others."""
+"""Paul Tol's colours for the methods of most figures; see `method_look` for their marks and for the other methods."""
+
+_METHOD_MARKS = {
+    "local": ("X", (0, (1, 1))),
+    "single_task": ("s", "-"),
+    "fedavg": ("^", "--"),
+    "fedprox": ("v", "-."),
+    "matfl": ("o", "-"),
+    "matfl_uniform": ("P", "--"),
+    "similarity_only": ("<", "-."),
+    "clustered": (">", (0, (1, 1))),
+    "soft_grouping": ("p", (0, (3, 1, 1, 1, 1, 1))),
+}
+_OTHER_MARKS = ("D", "d", "h", "*", "8", "H", "X", "P", "<", ">", "p")
+_LINES = ("-", "--", "-.", (0, (1, 1)))
 
 _MARKERS = {True: "s", False: "o"}
 _STYLE: dict[str, Any] = {
@@ -89,29 +108,10 @@ def marker(pair: str) -> str:
     return _MARKERS[DOMAINS[pair.partition("/")[0]].indoor]
 
 
-def pair_title(pair: str) -> str:
-    """`outdoor/semseg` as written in figures: `Seg. (outdoor)`; derived labels are called so."""
-    domain = DOMAINS[pair.partition("/")[0]]
-    derived = ", derived" if _derived(pair) else ""
-    return f"{_title(pair)} ({domain.title.removesuffix(' scenes')}{derived})"
-
-
 def short_title(pair: str) -> str:
     """`outdoor/semseg` where space is short: `Seg. O`; I for indoor domains, a small d for derived labels."""
-    return f"{_title(pair)} {'I' if DOMAINS[pair.partition('/')[0]].indoor else 'O'}{'d' * _derived(pair)}"
-
-
-def _derived(pair: str) -> bool:
-    domain, label = pair.split("/")
-    return any(task in DOMAINS[domain].derived for task in label.partition("@")[0].split("+"))
-
-
-def _title(pair: str) -> str:
-    """Of a pair's task; of the part of a kind of client with both: 'Seg. of Seg. + Sal.'."""
-    own, _, kind = pair.partition("@")
-    if not kind:
-        return task_of(own).title
-    return f"{task_of(own).title} of {task_of(own.partition('/')[0] + '/' + kind).title}"
+    indoor = DOMAINS[pair.partition("/")[0]].indoor
+    return f"{task_title(pair)} {'I' if indoor else 'O'}{'d' * is_derived(pair)}"
 
 
 def method_color(method: str) -> str:
@@ -133,11 +133,17 @@ def method_color(method: str) -> str:
     return f"#{round(255 * red):02X}{round(255 * green):02X}{round(255 * blue):02X}"
 
 
-def method_title(method: str) -> str:
-    """The method's title from the registry, or its name."""
+def method_look(method: str) -> dict[str, Any]:
+    """Colour, marker and line style of a method, as options of `plot`: no two methods differ by colour alone."""
     from matfl.server.methods import METHODS
 
-    return METHODS[method].title if method in METHODS else method
+    if method in _METHOD_MARKS:
+        mark, line = _METHOD_MARKS[method]
+    else:
+        others = [name for name in METHODS if name not in _METHOD_MARKS]
+        place = others.index(method) if method in others else 0
+        mark, line = _OTHER_MARKS[place % len(_OTHER_MARKS)], _LINES[place % len(_LINES)]
+    return {"color": method_color(method), "marker": mark, "linestyle": line}
 
 
 def task_legend(pairs: list[str]) -> list[Any]:
@@ -149,7 +155,7 @@ def task_legend(pairs: list[str]) -> list[Any]:
         tasks.setdefault(pair.partition("/")[2], pair)
     domains = dict.fromkeys(pair.partition("/")[0] for pair in pairs)
     handles = [
-        Line2D([], [], linestyle="", marker="o", color=task_of(pair).color, label=_title(pair))
+        Line2D([], [], linestyle="", marker="o", color=task_of(pair).color, label=task_title(pair))
         for pair in tasks.values()
     ]
     handles += [
@@ -175,6 +181,7 @@ def save(fig: Figure, path: str | Path, provenance: Mapping[str, Any]) -> tuple[
     text = json.dumps(dict(provenance), sort_keys=True)
     base = Path(path)
     base.parent.mkdir(parents=True, exist_ok=True)
+    fig.canvas.draw()  # axes of a fixed aspect find their place in a second pass
     written = []
     for suffix, metadata in ((".pdf", {"Keywords": text, "CreationDate": None}), (".png", {"Description": text})):
         target = base.with_name(base.name + suffix)
@@ -205,3 +212,8 @@ def shared_legend(fig: Figure, axes: Any, *, ncols: int = 0) -> None:
     fig.legend(
         found.values(), found.keys(), loc="outside lower center", ncols=ncols or min(len(found), 5), columnspacing=1.2
     )
+
+
+def legend_under(ax: Axes, *, ncols: int = 1) -> None:
+    """The legend of one axes, under its x label: never over the data."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncols=ncols, handletextpad=0.4, columnspacing=1.2)

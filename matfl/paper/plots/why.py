@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from matfl.paper.plots.style import method_color, method_title
-from matfl.paper.plots.updates import _axes
+from matfl.paper.names import method_title
+from matfl.paper.plots.marks import course, current_axes
+from matfl.paper.plots.style import method_look
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,26 +19,19 @@ __all__ = ["cosine_course", "delta_over_rounds", "step_components"]
 
 
 def delta_over_rounds(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """delta_m over the rounds, a line a (method, server step): mean over seeds, solid at step 1, dashed at another.
+    """delta_m over the rounds, a line a (method, server step): mean over seeds.
 
-    Columns method, server_lr, seed, round, delta_m.
+    Marks are filled at step 1 and hollow at others; bars at the right end reach from the worst to the best seed of the
+    last round. Columns method, server_lr, seed, round, delta_m.
     """
-    ax = _axes(ax)
-    for (method, step), group in frame.groupby(["method", "server_lr"], sort=False):
-        by_round = group.groupby("round")["delta_m"]
-        mean, color = by_round.mean(), method_color(str(method))
-        ax.plot(
-            mean.index,
-            mean,
-            color=color,
-            linestyle="-" if step == 1 else "--",
-            marker="o" if step == 1 else "s",
-            markersize=3,
-            label=f"{method_title(str(method))}, {step:.3g}",
-        )
-        ax.fill_between(mean.index, by_round.min(), by_round.max(), color=color, alpha=0.1, linewidth=0)
-    ax.axhline(0, color="black", linewidth=0.6)
-    ax.set(xlabel="round", ylabel="$\\Delta_m$ (%)")
+    ax = current_axes(ax)
+    for place, ((method, step), group) in enumerate(frame.groupby(["method", "server_lr"], sort=False)):
+        look = method_look(str(method)) | ({} if step == 1 else {"markerfacecolor": "white"})
+        label = f"{method_title(str(method))}, step {step:.3g}"
+        course(ax, group, "delta_m", look=look, label=label, place=place)
+    ax.axhline(0, color="black", linewidth=0.6, zorder=0)
+    rounds = sorted(frame["round"].unique())
+    ax.set(xlabel="round", ylabel="$\\Delta_m$ (%)", xticks=rounds[:: max(1, len(rounds) // 6)])
     return ax
 
 
@@ -46,16 +40,18 @@ def step_components(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     Columns method, server_lr, own, own_theory. 1 is the step of single-task FL.
     """
-    ax = _axes(ax)
+    ax = current_axes(ax)
     cases = list(dict.fromkeys(zip(frame["method"], frame["server_lr"])))
     for y, (method, step) in enumerate(reversed(cases)):
         group = frame[(frame["method"] == method) & (frame["server_lr"] == step)]
-        ax.plot(group["own"], np.full(len(group), y), linestyle="", marker="o", alpha=0.6, color=method_color(method))
-        ax.plot(group["own_theory"].mean(), y, marker="x", color="black", linestyle="")
-    ax.axvline(1, color="black", linewidth=0.6)
+        look = method_look(str(method)) | {"linestyle": ""}
+        ax.plot(group["own"], np.full(len(group), y), alpha=0.7, label="a seed" if y == 0 else None, **look)
+        label = "orthogonal updates of one length" if y == 0 else None
+        ax.plot(group["own_theory"].mean(), y, marker="x", color="black", linestyle="", markersize=6, label=label)
+    ax.axvline(1, color="black", linewidth=0.6, zorder=0)
     ax.set(
         yticks=range(len(cases)),
-        yticklabels=[f"{method_title(method)}, {step:.3g}" for method, step in reversed(cases)],
+        yticklabels=[f"{method_title(method)}, step {step:.3g}" for method, step in reversed(cases)],
         xlabel="component of the step along the task's own",
         ylim=(-0.6, len(cases) - 0.4),
     )
@@ -69,13 +65,13 @@ def cosine_course(
 
     Columns round, seed, partners, others; `curve` is the closed form (R,), drawn dotted.
     """
-    ax = _axes(ax)
-    for column, label, color in (("partners", "same task", "#222222"), ("others", "other tasks", "#999999")):
+    ax = current_axes(ax)
+    for column, label, color in (("partners", "same task", "#222222"), ("others", "other tasks", "#0077BB")):
         if frame[column].isna().all():
             continue
         by_round = frame.groupby("round")[column]
         mean = by_round.mean()
-        ax.plot(mean.index, mean, color=color, label=label)
+        ax.plot(mean.index, mean, color=color, label=label, linestyle="-" if column == "partners" else "--")
         ax.fill_between(mean.index, by_round.min(), by_round.max(), color=color, alpha=0.15, linewidth=0)
     if curve is not None:
         ax.plot(np.arange(1, len(curve) + 1), curve, color="#BB5566", linestyle=":", linewidth=1.6, label="closed form")

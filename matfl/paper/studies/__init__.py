@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from matfl.paper.studies import (
     benchmark,
+    captions,
     clients_per_task,
     constants,
     cost_and_scale,
@@ -19,6 +20,7 @@ from matfl.paper.studies import (
     methods,
     our_best,
     photographs,
+    printed,
     scale_privacy_attacks,
     scorecard,
     server_step,
@@ -36,6 +38,7 @@ __all__ = [
     "Session",
     "Sizes",
     "benchmark",
+    "captions",
     "clients_per_task",
     "constants",
     "cost_and_scale",
@@ -46,6 +49,7 @@ __all__ = [
     "methods",
     "our_best",
     "photographs",
+    "printed",
     "scale_privacy_attacks",
     "scorecard",
     "server_step",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from matfl.config.run_config import RunConfig, from_dict
 from matfl.paper.claims import Above, Claim, Part
+from matfl.paper.names import pair_title
+from matfl.paper.shown import Words
 from matfl.paper.stats import estimate
 from matfl.paper.studies import constants, photographs
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
@@ -29,8 +31,10 @@ __all__ = [
     "claims",
     "class_table",
     "class_tables",
+    "class_words",
     "edge_curves",
     "gains",
+    "partition_sentence",
     "pictures",
     "plan",
     "score_table",
@@ -229,3 +233,20 @@ def shares(preset: str, settings: str = "", *, seed: int = 0) -> pd.DataFrame:
     config = setting(base, base.tasks, seed=seed)
     clients = partition(config, {domain: both["train"] for domain, both in splits(preset, settings).items()})
     return pd.DataFrame([{"client": c.index, "pair": c.pair.name, "images": len(c.images)} for c in clients])
+
+
+def partition_sentence(frame: pd.DataFrame) -> Words:
+    """A `shares` frame in a sentence: how many images most clients have, and which have another number."""
+    usual = int(frame["images"].mode().iloc[0])
+    other = frame[frame["images"] != usual]
+    listed = [
+        f"those of {pair_title(str(name))} {' and '.join(map(str, group['images']))}"
+        for name, group in other.groupby("pair", sort=False)
+    ]
+    rest = f"; {', '.join(listed)}" if listed else ""
+    return Words(f"Each of the {len(frame)} clients has {usual} training images{rest}. No image is in two clients.")
+
+
+def class_words(found: Mapping[str, Mapping[str, Split]], domain: str) -> dict[str, tuple[str, ...]]:
+    """Names of the classes of a domain's class maps, by task; tasks without names are left out."""
+    return {task: tuple(names) for task, names in found[domain]["train"].class_names.items()}

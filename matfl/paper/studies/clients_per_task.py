@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matfl.paper.claims import Above, Below, Claim, Part
+from matfl.paper.names import STAND_IN
 from matfl.paper.stats import trend
 from matfl.paper.studies.base import (
     BASELINES,
@@ -20,13 +21,15 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.methods import PAPER
+from matfl.paper.studies.photographs import levels_jobs
 from matfl.paper.studies.server_step import with_own_steps
 from matfl.paper.studies.tables import RunLike, delta_table, differences, final, ordered_pairs, summary
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["claims", "deltas", "plan", "scores", "table"]
+__all__ = ["claims", "deltas", "papers", "plan", "scores", "table"]
 
 
 def plan(
@@ -58,7 +61,7 @@ def plan(
         for name in names
         for seed in report_seeds(seeds or size.seeds)
     )
-    return with_own_steps(Plan(configs=configs))
+    return with_own_steps(Plan(configs=configs, jobs=levels_jobs(preset, seeds=seeds, settings=settings)))
 
 
 def deltas(runs: Sequence[RunLike], *, reference: Sequence[RunLike] = ()) -> pd.DataFrame:
@@ -71,6 +74,23 @@ def scores(runs: Sequence[RunLike]) -> pd.DataFrame:
     frame = final(runs)
     pair = next((name for name in frame["pair"] if name.endswith("/semseg")), frame["pair"].iloc[0])
     return frame[frame["pair"] == pair]
+
+
+def papers(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """The paper's Seg. mIoU of Table 2, if the runs' tasks stand for its own: columns method, clients_per_task, value.
+
+    Empty where they do not.
+    """
+    import pandas as pd
+
+    theirs = {STAND_IN.get(run.config.tasks, run.config.tasks) for run in runs}
+    rows = [
+        {"method": method, "clients_per_task": count, "value": values["pascal/semseg"]}
+        for (tasks, count), methods in sorted(PAPER.items())
+        if tasks in theirs and tasks == "pascal5"
+        for method, values in methods.items()
+    ]
+    return pd.DataFrame(rows, columns=["method", "clients_per_task", "value"])
 
 
 def table(runs: Sequence[RunLike], *, reference: Sequence[RunLike] = ()) -> pd.DataFrame:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matfl.runs.run import Run
 
 __all__ = [
+    "bytes_by_seed",
     "bytes_to",
     "claims",
     "fast_and_plain",
@@ -169,6 +170,23 @@ def bytes_to(frame: pd.DataFrame, levels: Sequence[float] = (-10, -5, -2, -1)) -
     return pd.DataFrame(rows).T.rename_axis("method")
 
 
+def bytes_by_seed(frame: pd.DataFrame, levels: Sequence[float] = (-10, -5, -2, -1)) -> pd.DataFrame:
+    """As `bytes_to`, for every seed by itself: columns level, method, seed, gigabytes. Methods that send nothing are
+    left out."""
+    import pandas as pd
+
+    rows = []
+    for (method, seed), group in frame.groupby(["method", "seed"], sort=False):
+        ordered = group.sort_values("round")
+        sent, quality = ordered["gigabytes"].to_numpy(), ordered["delta_m"].to_numpy()
+        if sent[-1] > 0:
+            rows += [
+                {"level": level, "method": method, "seed": seed, "gigabytes": _first_reached(sent, quality, level)}
+                for level in levels
+            ]
+    return pd.DataFrame(rows, columns=["level", "method", "seed", "gigabytes"])
+
+
 def _first_reached(sent: np.ndarray, quality: np.ndarray, level: float) -> float:
     above = np.flatnonzero(quality >= level)
     if len(above) == 0:
@@ -209,7 +227,7 @@ def _where(title: str, record: dict[str, Any]) -> str:
     facts = record if isinstance(facts, str) else facts
     load = facts.get("load")
     text = f"{title}: {named}, torch {facts['torch']}" + (f", load {load:.1f} at the time" if load is not None else "")
-    if facts.get("busy", "cores" in facts and facts["device"] == "cpu" and busy(facts)):
+    if _was_busy(record):
         text += ": BUSY, so these times are no measurement of the machine"
     return text + ("" if record.get("floor_holds", True) else "; the floor was beaten and does not hold")
 
@@ -252,25 +270,42 @@ def memory(server: Record) -> pd.DataFrame:
 
 
 def throughput(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Training images a second of each loop: columns machine, way, images_per_second, times (matfl over this loop)."""
+    """Training images a second of each loop: columns machine, preset, way, images_per_second, times, doubtful.
+
+    `times` is matfl over this loop; `doubtful` says why a number is no measurement of the machine, '' where it is one.
+    """
     import pandas as pd
 
     rows = []
     for record in records:
         where = record["machine"]
         named = where if isinstance(where, str) else where["processor"] if where["device"] == "cpu" else where["device"]
-        ours = record["loops"]["matfl"]["images_per_second"]
+        speeds = {loop: found["images_per_second"] for loop, found in record["loops"].items()}
         rows += [
             {
                 "machine": named,
                 "preset": record["preset"],
                 "way": loop,
-                "images_per_second": found["images_per_second"],
-                "times": ours / found["images_per_second"],
+                "images_per_second": speed,
+                "times": speeds["matfl"] / speed,
+                "doubtful": _doubt(record, loop, speeds),
             }
-            for loop, found in record["loops"].items()
+            for loop, speed in speeds.items()
         ]
     return pd.DataFrame(rows)
+
+
+def _doubt(record: dict[str, Any], loop: str, speeds: dict[str, float]) -> str:
+    """Why a loop's speed says little: a floor that another loop beats bounds nothing; other work took the time."""
+    if loop == "floor" and speeds[loop] < max(speeds.values()):
+        return "beaten: bounds nothing"
+    return "machine busy" if _was_busy(record) else ""
+
+
+def _was_busy(record: dict[str, Any]) -> bool:
+    facts = record["machine"]
+    facts = record if isinstance(facts, str) else facts
+    return bool(facts.get("busy", "cores" in facts and facts["device"] == "cpu" and busy(facts)))
 
 
 def other_machines(folder: Path | None = None) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ALMOST_ALWAYS = 0.9
 """Share of rounds that counts as 'almost always'."""
 
-__all__ = ["claims", "frequencies", "neighbours", "over_rounds", "plan"]
+__all__ = ["chance", "claims", "frequencies", "neighbours", "over_rounds", "plan"]
 
 
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", k: int = 0, settings: str = "") -> Plan:
@@ -45,6 +45,11 @@ def frequencies(runs: Sequence[Run]) -> np.ndarray:
     return np.mean(
         [diagnostics.frequency(run.diagnostics["friends"], run.diagnostics["participants"]) for run in runs], axis=0
     )
+
+
+def chance(runs: Sequence[Run]) -> float:
+    """The share of rounds in which a client chosen at random would be among the friends."""
+    return chance_of_choice(runs[0].config.k, runs[0].config.num_clients)
 
 
 def over_rounds(runs: Sequence[Run]) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from matfl.tasks.task import task_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["claims", "numbers", "plan", "table"]
+__all__ = ["claims", "numbers", "paired_gains", "plan", "table"]
 
 LINES = ("single_task", "fedavg", "fedprox")
 
@@ -63,6 +63,13 @@ def numbers(runs: Sequence[RunLike], *, pair: str = "", reference: Sequence[RunL
     one = frame[frame["pair"] == pair]
     keys = ["tasks", "method", "k", "seed"]
     return one[[*keys, "pair", "value"]].merge(delta[[*keys, "delta_m"]], on=keys)
+
+
+def paired_gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """A `numbers` frame with column gain: how much better its value is than single-task FL's of the same seed."""
+    single = frame[frame["method"] == "single_task"].set_index("seed")["value"]
+    sign = 1 if task_of(str(frame["pair"].iloc[0])).higher_is_better else -1
+    return frame.assign(gain=sign * (frame["value"] - frame["seed"].map(single)))
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from matfl.paper.claims import Above, Claim, Part, Within
+from matfl.paper.names import STAND_IN
 from matfl.paper.stats import bootstrap_interval, estimate, holm_adjusted, paired
 from matfl.paper.studies.base import (
     BASELINES,
@@ -22,6 +23,7 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.photographs import levels_jobs
 from matfl.paper.studies.server_step import with_own_steps
 from matfl.paper.studies.tables import RunLike, delta_table, differences, final, ordered_pairs, scores, summary, tidy
 from matfl.server.methods import METHODS
@@ -59,16 +61,13 @@ PROTOCOL: dict[str, Any] = {"heads": "local", "loss_weights": "none", "lr": 1e-4
 """What the paper and its authors' code do otherwise: each client keeps its head, losses have no weights, 10 local
 epochs of a smaller learning rate; and scores are taken before aggregation (`kind="local"`)."""
 
-STAND_IN = {"outdoor5": "pascal5", "scenes9": "paper9"}
-"""The paper's task set that an embedded one stands for."""
-
 
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: int = 0, settings: str = "") -> Plan:
     """Every method on every task set, once a seed; single-task FL is always among them, as delta_m's baseline.
 
     Methods with a server step of their own run at that one as well. Where the preset says for how many rounds, the
     paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks: `apart` tells them from the
-    others.
+    others. Constant answers are the tables' lowest row.
     """
     size = sizes(preset)
     compared = _compared(methods, (*size.variants, *size.rivals))
@@ -95,7 +94,7 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
             for name in BASELINES
             for seed in report_seeds(seeds or size.seeds)
         ]
-    return Plan(configs=tuple(configs))
+    return Plan(configs=tuple(configs), jobs=levels_jobs(preset, seeds=seeds, settings=settings))
 
 
 def _compared(methods: str, others: Sequence[str]) -> tuple[str, ...]:

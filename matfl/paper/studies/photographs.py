@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from matfl.config.run_config import preset
+from matfl.paper.studies import constants
+from matfl.paper.studies.base import base_config
 from matfl.paper.studies.classes import class_tables as tables_of
 from matfl.paper.studies.constants import ConstantAnswers
 from matfl.paper.studies.store import Arrays, Record, job_name
@@ -18,7 +20,7 @@ from matfl.tasks.task import TASKS, pair, pairs
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Photographs", "class_tables", "jobs_at_hand", "table"]
+__all__ = ["Photographs", "class_tables", "jobs_at_hand", "levels", "levels_jobs", "table"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,31 @@ def jobs_at_hand() -> tuple[Photographs, ...]:
     except DataError:
         return ()
     return (job,)
+
+
+def levels_jobs(name: str, *, seeds: int = 0, settings: str = "") -> tuple[ConstantAnswers, ...]:
+    """What a preset's `levels` are read from: constant answers on rendered pictures, or the photographs' numbers.
+
+    None for other data, whose pictures would have to be read.
+    """
+    base = base_config(name, settings)
+    if all(p.domain.rendered for p in pairs(base.tasks)):
+        return constants.jobs(name, seeds=seeds, settings=settings)
+    same = (base.tasks, base.size) == (preset("photos").tasks, preset("photos").size)
+    return jobs_at_hand() if same else ()
+
+
+def levels(records: Sequence[Record]) -> pd.DataFrame:
+    """The best constant answers of every pair in the records of `levels_jobs`: columns pair, chance."""
+    import pandas as pd
+
+    stored = [
+        {"pair": name, "chance": value}
+        for record in records
+        for values in record.values.get("domains", {}).values()
+        for name, value in values["constant"].items()
+    ]
+    return pd.DataFrame(stored) if stored else constants.levels(records)
 
 
 def table(records: Sequence[Record]) -> pd.DataFrame:

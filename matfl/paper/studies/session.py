@@ -18,11 +18,13 @@ from matfl.core.files import digest, replace_file, unfinished
 from matfl.core.manifest import read_checked, write_files
 from matfl.core.surroundings import is_live
 from matfl.paper.claims import Claim
+from matfl.paper.shown import Caption, Picture, Words, number_of
 from matfl.paper.studies.base import Plan
 from matfl.paper.studies.paper_claims import not_computed
 from matfl.paper.studies.partial import forget, tolerate
 from matfl.paper.studies.stock import Stock, comparable, stored_runs, take_stock
 from matfl.paper.studies.store import Job, Record, find_record, job_name, load_or_compute
+from matfl.paper.tables import Table
 from matfl.runs.store import RunError
 from matfl.runs.workspace import Workspace, checkout, packed
 
@@ -194,6 +196,7 @@ class Session:
         self.configs: dict[str, RunConfig] = {}
         self.names: list[str] = []
         self.versions: set[str] = set()
+        self._places: dict[str, list[str]] = {}
 
     def stock(self, plan: Plan) -> Stock:
         """What of the plan is stored and what is missing, to be shown before anything trains.
@@ -252,6 +255,38 @@ class Session:
             "torch": sorted(self.versions),
             "matplotlib": matplotlib.__version__,
         }
+
+    def show(self, fig: Figure, name: str, caption: Caption, *, data: pd.DataFrame | None = None) -> None:
+        """The figure with its numbered caption on the page, and closed; written as by `save`, the caption beside it.
+
+        `<study>_<name>.md` holds the picture's alternative text and the caption, ready to be put into a page.
+        """
+        import matplotlib.pyplot as plt
+        from IPython.display import display
+
+        number = self._number("figure", name)
+        self.save(fig, name, data=data)
+        if folder := os.environ.get("MATFL_FIGURES"):
+            page = f"![{caption.alt}]({self.study}_{name}.png)\n\n{caption.numbered(number)}\n"
+            replace_file(Path(folder) / f"{self.study}_{name}.md", page)
+        display(Picture.of(fig, f"Figure {number}: {caption.alt}"), Words(caption.numbered(number)))
+        plt.close(fig)
+
+    def table(self, name: str, table: Table) -> Table:
+        """The table with its number, to be shown; in $MATFL_FIGURES, if set, as Markdown, LaTeX and CSV."""
+        numbered = table.numbered(self._number("table", name))
+        if folder := os.environ.get("MATFL_FIGURES"):
+            base = Path(folder) / f"{self.study}_table_{name}"
+            for suffix, text in ((".md", numbered.markdown()), (".tex", numbered.latex()), (".csv", numbered.csv())):
+                replace_file(base.with_name(base.name + suffix), text)
+        return numbered
+
+    def _number(self, kind: str, name: str) -> str:
+        """The place of a figure or table in its notebook; the same when its cell is run again."""
+        places = self._places.setdefault(kind, [])
+        if name not in places:
+            places.append(name)
+        return number_of(self.study, places.index(name) + 1)
 
     def save(self, fig: Figure, name: str, *, data: pd.DataFrame | None = None) -> None:
         """Write `<study>_<name>.pdf`, `.png` and, given the numbers behind it, `.csv` into $MATFL_FIGURES, if set."""

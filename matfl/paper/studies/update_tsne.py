@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,13 @@ __all__ = [
     "claims",
     "cosines",
     "embed",
+    "extremes",
+    "in_words",
+    "kinds",
     "losses",
     "mains",
     "pair_matrix",
+    "perplexities",
     "plan",
     "rate",
     "similarities",
@@ -181,18 +185,24 @@ def cosines(record: Record, layers: str = "backbone") -> NDArray[np.float64]:
     return record.arrays[f"cosine_{layers}"].astype(np.float64)
 
 
-def embed(cosine_MM: NDArray[np.floating], labels: Sequence[str], *, seed: int = 0) -> pd.DataFrame:
-    """t-SNE of the cosine distances: columns x, y, pair."""
+def perplexities(models: int) -> tuple[float, ...]:
+    """t-SNE's perplexities to draw for a number of models: 5, 15 and 30, none above a third of the others."""
+    most = max((models - 1) / 3, 1.0)
+    return tuple(dict.fromkeys(round(min(value, most), 1) for value in (5.0, 15.0, 30.0)))
+
+
+def embed(
+    cosine_MM: NDArray[np.floating], labels: Sequence[str], *, seed: int = 0, perplexity: float = 0.0
+) -> pd.DataFrame:
+    """t-SNE of the cosine distances: columns x, y, pair, perplexity (default: 30, or a third of the other models)."""
     import pandas as pd
 
     TSNE = require("sklearn.manifold", extra="paper", what="the t-SNE of updates").TSNE
 
     distance_MM = np.clip(1 - cosine_MM, 0, None)
-    perplexity = min(30.0, (len(distance_MM) - 1) / 3)
-    points = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=seed).fit_transform(
-        distance_MM
-    )
-    return pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "pair": list(labels)})
+    chosen = perplexity or perplexities(len(distance_MM))[-1]
+    points = TSNE(metric="precomputed", init="random", perplexity=chosen, random_state=seed).fit_transform(distance_MM)
+    return pd.DataFrame({"x": points[:, 0], "y": points[:, 1], "pair": list(labels), "perplexity": chosen})
 
 
 def pair_matrix(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> pd.DataFrame:
@@ -209,6 +219,12 @@ def pair_matrix(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> pd.Da
             if block.any():
                 matrix[i, j] = cosine_MM[block].mean()
     return pd.DataFrame(matrix, index=names, columns=names)
+
+
+def extremes(matrices: Mapping[str, pd.DataFrame]) -> tuple[float, float]:
+    """The least and the greatest number of several `pair_matrix` frames, for one scale of colours."""
+    values = np.concatenate([matrix.to_numpy().ravel() for matrix in matrices.values()])
+    return float(np.nanmin(values)), float(np.nanmax(values))
 
 
 def similarities(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> dict[str, float]:
@@ -278,6 +294,55 @@ def table(records: Sequence[Record], layers: str = "backbone") -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+START_WORDS = {
+    "heads shared": "heads equal where shapes are",
+    "heads per_type": "heads equal within a type",
+    "heads per_task": "heads equal within a task",
+    "heads independent": "heads all different",
+    "random start": "random backbone",
+}
+"""How figures call the variants (`head_start` of a run's config, and the start of the backbone)."""
+
+
+def kinds(records: Sequence[Record], layers: str = "backbone") -> pd.DataFrame:
+    """Mean cosines by what two updates share, with jackknife intervals over the subsets, for every record.
+
+    Columns: variant (in words), models, kind (a key of `similarities`), mean, low, high.
+    """
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        labels = [str(name) for name in record.arrays["labels"]]
+        cosine_MM = cosines(record, layers)
+        words = in_words(str(record.values["title"]))
+        for kind, value in similarities(cosine_MM, labels).items():
+            if np.isnan(value):
+                continue
+            found = _over_subsets(_similarity(kind), cosine_MM, labels)
+            rows.append(
+                {
+                    "variant": words,
+                    "models": len(labels),
+                    "kind": kind,
+                    "mean": value,
+                    "low": found.low,
+                    "high": found.high,
+                }
+            )
+    return pd.DataFrame(rows, columns=["variant", "models", "kind", "mean", "low", "high"])
+
+
+def in_words(title: str) -> str:
+    """A record's title as figures and tables write it."""
+    start, _, rest = title.partition(", ")
+    return START_WORDS.get(start, start) + (f", {rest}" if rest else "")
+
+
+def _similarity(kind: str) -> Callable[[NDArray[np.floating], list[str]], float]:
+    return lambda cosine_MM, labels: similarities(cosine_MM, labels)[kind]
 
 
 def claims(record: Record, layers: str = "backbone") -> list[Claim]:

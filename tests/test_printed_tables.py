@@ -1,0 +1,123 @@
+"""Printed tables: bold, arrows, units, spread and reference rows, the same numbers in every form."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_runs import fake_run
+
+from matfl.config.run_config import smoke
+from matfl.paper.studies import k_sweep, methods, printed
+from matfl.paper.studies.base import setting
+from matfl.paper.tables import Column, Table, column
+
+
+def made() -> Table:
+    index = pd.MultiIndex.from_tuples(
+        [("outdoor5", "single_task"), ("outdoor5", "matfl"), ("outdoor5", "constant answer"), ("scenes9", "matfl")],
+        names=["tasks", "method"],
+    )
+    frame = pd.DataFrame(
+        {
+            "outdoor/semseg": [0.31, 0.3204, 0.9, 0.3],
+            "outdoor/normals": [20.04, 20.01, 10.0, np.nan],
+            "note": ["a|b", "50 %", "d_", "e"],
+        },
+        index=index,
+    )
+    spread = frame[["outdoor/semseg"]] * 0.1
+    return Table(frame=frame, spread=spread, caption="Quality of 5 % & more", references=("constant answer",))
+
+
+def test_heads_have_units_and_the_better_direction() -> None:
+    assert column("outdoor/normals").head == "Norm. (outdoor) mean error (degrees) ↓"
+    assert column("indoor/depth").head == "Depth (indoor) RMSE (m) ↓"
+    assert column("outdoor/edge").head == "Edge (outdoor) ODS-F ↑"
+    assert column("delta_m").head == "Δm (%) ↑"
+    assert column("some_word").head == "some word"
+
+
+def test_the_best_is_bold_within_its_group_and_references_never_are() -> None:
+    lines = made().markdown().splitlines()
+    single, ours, constant, alone = (line for line in lines if line.startswith("|") and " 0." in line.replace("*", " "))
+    assert "**0.320 ± 0.032**" in ours
+    assert "**" not in alone, "one row is no contest"
+    assert single.count("**20.0**") == ours.count("**20.0**") == 1, "equal in print is equally good"
+    assert "*0.900" in constant
+    assert "**0.900" not in constant
+    assert single.count("Outdoor scenes (5)") == 1
+    assert "Outdoor scenes" not in ours, "a head that stands above is not repeated"
+
+
+def test_missing_numbers_and_signs() -> None:
+    table = Table(frame=pd.DataFrame({"delta_m": [1.26, -0.5, 0.01, np.nan]}, index=list("abcd")), caption="x")
+    assert [table._cell(i, "delta_m") for i in range(4)] == ["+1.3", "-0.5", "0.0", "–"]
+    own = Table(frame=table.frame, caption="x", columns=(("delta_m", Column(title="d", digits=2)),))
+    assert own._cell(0, "delta_m") == "1.26"
+
+
+def test_latex_has_rules_and_escapes() -> None:
+    text = made().latex()
+    assert all(rule in text for rule in ("\\toprule", "\\midrule", "\\bottomrule"))
+    assert "\\caption{Quality of 5 \\% \\& more}" in text
+    assert "\\textbf{0.320 $\\pm$ 0.032}" in text
+    assert "$\\downarrow$" in text
+    assert "d\\_" in text
+
+
+def test_html_is_the_same_every_time_and_escaped() -> None:
+    table = made().numbered("02.1")
+    assert table._repr_html_() == made().numbered("02.1")._repr_html_()
+    assert "<caption>Table 02.1. Quality of 5 % &amp; more</caption>" in table._repr_html_()
+    assert "<strong>0.320 ± 0.032</strong>" in table._repr_html_()
+    assert "<em>0.900</em>" in table._repr_html_() or "<em>0.900 ± 0.090</em>" in table._repr_html_()
+    assert "**" not in repr(table)
+
+
+def test_csv_keeps_the_numbers() -> None:
+    rows = pd.read_csv(io.StringIO(made().csv()), index_col=[0, 1])
+    assert rows["outdoor/semseg"].tolist() == [0.31, 0.3204, 0.9, 0.3]
+    assert rows["outdoor/semseg sd"].iloc[0] == pytest.approx(0.031)
+
+
+def runs(count: int = 3) -> list:  # type: ignore[type-arg]
+    names = {"single_task": 0.0, "fedavg": 2.0, "fedprox": 1.0, "matfl": 4.0}
+    return [
+        fake_run(setting(smoke(), "outdoor5", method=name, seed=seed), better + 0.5 * seed * bool(better))
+        for name, better in names.items()
+        for seed in range(count)
+    ]
+
+
+def test_table_1_in_the_papers_layout() -> None:
+    levels = pd.DataFrame({"pair": ["outdoor/semseg", "outdoor/sal"], "chance": [0.05, 0.2]})
+    table = printed.paper_layout(runs(), levels)
+    assert list(table.frame.columns) == ["outdoor/semseg", "outdoor/sal", "delta_m", "paper_semseg", "paper_sal"]
+    papers = table.frame.loc[("outdoor5", "matfl")]
+    assert papers[["paper_semseg", "paper_sal"]].tolist() == [0.2762, 0.5774]
+    assert papers["delta_m"] == pytest.approx(4.5)
+    assert table.spread is not None
+    assert table.spread.loc[("outdoor5", "matfl"), "delta_m"] == pytest.approx(0.5)
+    assert table.frame.loc[("outdoor5", printed.CONSTANT), "outdoor/sal"] == 0.2
+    assert "Outdoor scenes (5) beside Pascal-Context (5)" in table.caption
+    assert "n = 3 seeds" in table.caption
+    assert "64x64" in table.caption
+    everything = printed.methods(runs(), levels)
+    assert (
+        everything.frame.loc[("outdoor5", "matfl"), "outdoor/semseg"]
+        == methods.table(runs()).loc[("outdoor5", "matfl"), "outdoor/semseg"]
+    )
+
+
+def test_table_2_has_k_only_where_a_method_knows_one() -> None:
+    table = printed.clients(runs())
+    assert np.isnan(table.frame.loc[(2, "fedavg"), "k"])
+    assert table.frame.loc[(2, "matfl"), "k"] == 4
+    assert table.frame.loc[(2, "matfl"), "paper_semseg"] == 0.2762
+    sweep = printed.k_sweep(runs(), k_sweep.numbers(runs()))
+    assert list(sweep.frame.index) == ["Single-Task FL", "Plain Many-Task FL", "FedProx", "MaT-FL, K = 4"]
+    assert "**" in sweep.markdown().splitlines()[-1]
+    assert "n = 1 seed (no spread" in printed.k_sweep(runs(1), k_sweep.numbers(runs(1))).caption
