@@ -192,13 +192,7 @@ def save(fig: Figure, path: str | Path, provenance: Mapping[str, Any]) -> tuple[
 
 def legend_below(fig: Figure, handles: list[Any], *, ncols: int = 0) -> None:
     """One legend for the whole figure, under its axes."""
-    fig.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=ncols or min(len(handles), 8),
-        handletextpad=0.4,
-        columnspacing=1.2,
-    )
+    _fitted(fig, handles, [handle.get_label() for handle in handles], ncols or min(len(handles), 8))
 
 
 def shared_legend(fig: Figure, axes: Any, *, ncols: int = 0) -> None:
@@ -209,9 +203,19 @@ def shared_legend(fig: Figure, axes: Any, *, ncols: int = 0) -> None:
     for ax in np.atleast_1d(axes).flat:
         for handle, label in zip(*ax.get_legend_handles_labels()):
             found.setdefault(label, handle)
-    fig.legend(
-        found.values(), found.keys(), loc="outside lower center", ncols=ncols or min(len(found), 5), columnspacing=1.2
-    )
+    _fitted(fig, list(found.values()), list(found), ncols or min(len(found), 5))
+
+
+def _fitted(fig: Figure, handles: list[Any], labels: list[str], ncols: int) -> None:
+    """The legend in as many columns as the figure's width holds, at most `ncols`."""
+    for columns in range(max(ncols, 1), 0, -1):
+        legend = fig.legend(
+            handles, labels, loc="outside lower center", ncols=columns, handletextpad=0.4, columnspacing=1.2
+        )
+        width = legend.get_window_extent(fig.canvas.get_renderer()).width  # type: ignore[attr-defined]
+        if columns == 1 or width < fig.bbox.width:
+            return
+        legend.remove()
 
 
 def legend_under(ax: Axes, *, ncols: int = 1) -> None:
