@@ -29,7 +29,7 @@ from matfl.paper.studies.grouping_frequency import client_pairs, neighbours
 from matfl.paper.studies.session import merged
 from matfl.paper.studies.store import Arrays, Record
 from matfl.paper.studies.tables import delta_table, final
-from matfl.tasks.task import pairs
+from matfl.tasks.task import pairs, parts_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +80,8 @@ def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
     """
     base, size = base_config(preset, settings), sizes(preset)
     tasks, report = five_tasks(base), report_seeds(seeds or size.seeds)
+    if parts_of(tasks) != pairs(tasks):
+        raise ValueError(f"tasks={tasks!r}: this study asks what one task gains by another: give each client one task")
     chosen = server_step.frozen().get(preset, {}).get("steps", {}).get(tasks, {})
     rival = server_step.best(preset, tasks, [name for name in chosen if name not in (*BASELINES, *OURS)])
     names = (*BASELINES, rival[0]) if rival else BASELINES
