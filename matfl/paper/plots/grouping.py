@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matfl.paper.names import layer_title, pair_title
-from matfl.paper.plots.marks import current_axes, heat_labels
+from matfl.paper.plots.marks import current_axes, heat_labels, whole_rounds
 from matfl.paper.plots.style import SMALLEST, legend_under, marker, pair_color, short_title, task_legend
 
 if TYPE_CHECKING:
@@ -146,6 +146,7 @@ def grouping_correctness(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes
     ax.plot(mean.index, mean, color="#BB5566", label="same-task partner chosen")
     ax.axhline(frame["chance"].iloc[0], color="black", linestyle=":", linewidth=1, label="at random")
     ax.set(xlabel="round", ylabel="share of cases", ylim=(0, 1.04))
+    whole_rounds(ax)
     legend_under(ax, ncols=2)
     return ax
 
@@ -166,6 +167,7 @@ def weight_shares(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     first, last = float(mean.index.min()), float(mean.index.max())
     ends = (first, last) if last > first else (first - 0.5, last + 0.5)
     ax.set(xlabel="round", ylabel="share of the weights", ylim=(0, 1), xlim=ends)
+    whole_rounds(ax)
     legend_under(ax, ncols=3)
     return ax
 

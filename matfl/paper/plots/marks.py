@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["course", "current_axes", "heat_labels", "interval", "labels_apart", "limits", "settle"]
+__all__ = ["course", "current_axes", "heat_labels", "interval", "labels_apart", "limits", "settle", "whole_rounds"]
 
 
 THIN = ("X", "P", "*", "x")
@@ -161,6 +161,13 @@ def settle(fig: Figure | SubFigure) -> None:
     """Draw until the layout stands: axes of a fixed aspect find their place only in a second pass."""
     for _ in range(2):
         fig.canvas.draw()
+
+
+def whole_rounds(ax: Axes) -> None:
+    """Ticks of the x axis at whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
 
 
 def heat_labels(ax: Axes, names: Sequence[str], *, rows: Sequence[str] | None = None) -> None:

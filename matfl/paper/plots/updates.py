@@ -77,8 +77,9 @@ def cosine_matrix(
 ) -> Axes:
     """Mean cosine of the updates of two pairs; rows and columns are `domain/task`. Equal task types are framed.
 
-    Any other value between pairs is drawn likewise under its own `label` and number format. Colours run from 0 up where
-    nothing is negative, else they diverge around 0; `ends` (least, greatest) are given to compare several matrices.
+    Any other value between pairs is drawn likewise under its own `label` and number format. Colours rise from 0, or the
+    least, where hardly anything is negative, else they diverge around 0; `ends` (least, greatest) are given to compare
+    several matrices.
     """
     import seaborn as sns
     from matplotlib.patches import Rectangle
@@ -89,11 +90,12 @@ def cosine_matrix(
     values = matrix.to_numpy(dtype=float)
     low, high = ends or (float(np.nanmin(values)), float(np.nanmax(values)))
     limit = max(0.05, abs(low), abs(high))
+    rising = low >= -0.15 * limit
     sns.heatmap(
         matrix,
         ax=ax,
-        cmap=pale_blues() if low >= 0 else "RdBu_r",
-        vmin=0 if low >= 0 else -limit,
+        cmap=pale_blues() if rising else "RdBu_r",
+        vmin=min(low, 0.0) if rising else -limit,
         vmax=limit,
         annot=np.array([[("" if np.isnan(v) else _short(v, fmt)) for v in row] for row in values]),
         fmt="",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from matfl.paper.names import method_title
-from matfl.paper.plots.marks import course, current_axes
+from matfl.paper.plots.marks import course, current_axes, whole_rounds
 from matfl.paper.plots.style import method_look
 
 if TYPE_CHECKING:
@@ -77,4 +77,5 @@ def cosine_course(
         ax.plot(np.arange(1, len(curve) + 1), curve, color="#BB5566", linestyle=":", linewidth=1.6, label="closed form")
     ax.axhline(0, color="black", linewidth=0.6)
     ax.set(xlabel="round", ylabel="mean cosine", title=title)
+    whole_rounds(ax)
     return ax

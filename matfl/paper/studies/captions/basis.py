@@ -1,0 +1,66 @@
+"""What all captions say: how many seeds, and under which conditions."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from matfl.config.run_config import RunConfig, from_dict
+from matfl.paper.names import method_title, pair_title
+from matfl.paper.studies.base import regime
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from matfl.paper.studies.store import Record
+    from matfl.paper.studies.tables import RunLike
+
+__all__ = ["ENDS", "INTERVAL", "by_name", "conditions", "configs_of", "recorded", "run_words", "seeds"]
+
+INTERVAL = "bars are 95 % t intervals over seeds, and an arrow marks one that leaves the axes"
+ENDS = "bars at the right end reach from the worst to the best seed of the last round"
+
+
+def seeds(configs: Iterable[RunConfig]) -> str:
+    """How many seeds: `n = 1 seed (no spread can be shown)`, `n = 5 seeds`, `n = 3 to 5 seeds, by method`."""
+    by_case: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for config in configs:
+        by_case[config.tasks, config.method].add(config.seed)
+    counts = sorted({len(found) for found in by_case.values()})
+    if not counts:
+        return "n = 0"
+    if counts == [1]:
+        return "n = 1 seed (no spread can be shown)"
+    return f"n = {counts[0]} seeds" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} seeds, by method"
+
+
+def conditions(configs: Iterable[RunConfig]) -> str:
+    """What was run: the regimes in words, those that differ in their domains alone in one."""
+    where: dict[str, list[str]] = {}
+    for config in configs:
+        domains, _, rest = regime(config).partition(" at ")
+        where.setdefault(rest, []).append(domains.removeprefix("on "))
+    found = [f"on {', and on '.join(dict.fromkeys(names))} at {rest}" for rest, names in where.items()]
+    return "; ".join(found)
+
+
+def run_words(configs: Sequence[RunConfig]) -> str:
+    """The last sentences of a caption."""
+    return f"{seeds(configs)}. Run: {conditions(configs)}."
+
+
+def configs_of(runs: Iterable[RunLike]) -> list[RunConfig]:
+    """The runs' configs."""
+    return [run.config for run in runs]
+
+
+def recorded(records: Iterable[Record]) -> list[RunConfig]:
+    """The configs of records that have one."""
+    return [from_dict(record.spec["config"] | {"preset": "record"}) for record in records if "config" in record.spec]
+
+
+def by_name(means: pd.Series, form: str = "{:+.1f}") -> str:
+    """`MaT-FL -2.0, FedProx -5.4` for a series by method or other words."""
+    words = (pair_title(str(name)) if "/" in str(name) else method_title(str(name)) for name in means.index)
+    return ", ".join(f"{word} {form.format(value)}" for word, value in zip(words, means))
