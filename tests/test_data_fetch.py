@@ -323,3 +323,9 @@ def test_a_server_s_words_reach_no_terminal_as_commands(server: Server, tmp_path
     with pytest.raises(DataError, match=r"answers 404 gone \?\]0;title\?: ") as caught:
         get(server, tmp_path)
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_pipe_in_the_archive_s_place_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "NYUD_MT.tgz")
+    with pytest.raises(DataError, match=r"NYUD_MT\.tgz is no file: expected the archive"):
+        fetch("nyud", tmp_path)

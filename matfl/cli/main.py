@@ -57,7 +57,7 @@ _BAD_PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno
 _REMEDIES = {
     errno.ENOSPC: ": free some space and repeat the command",
     errno.EDQUOT: ": free some space and repeat the command",
-    errno.EFBIG: ": free some space and repeat the command",
+    errno.EFBIG: ": raise the limit on the size of files (`ulimit -f`) and repeat the command",
     errno.EROFS: ": choose a folder that can be written to",
     errno.EACCES: ": choose another path, or change its permissions",
     errno.EPERM: ": choose another path, or change its permissions",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["digest", "file_digest", "json_bytes", "json_hash", "replace_file", "sync_folder", "unfinished"]
+__all__ = ["digest", "file_digest", "json_bytes", "json_hash", "naming", "replace_file", "sync_folder", "unfinished"]
 
 Content = bytes | str | Callable[[Path], object]
 """What a file shall hold: its bytes, its text (UTF-8), or a function that writes a file of the given name."""
@@ -64,11 +65,31 @@ def fill(temporary: Path, content: Content) -> None:
 
 
 def replace_file(path: Path, content: Content) -> None:
-    """Write a file whole: to a temporary name, flushed to the disk and renamed. Raises OSError."""
-    with unfinished(path) as temporary:
-        fill(temporary, content)
-        os.replace(temporary, path)
-    sync_folder(path.parent)
+    """Write a file whole: to a temporary name, flushed to the disk and renamed. Raises OSError naming `path`."""
+    with naming(path):
+        with unfinished(path) as temporary:
+            fill(temporary, content)
+            os.replace(temporary, path)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Within, what the system says of writing (a full disk, a limit) is an OSError that names `path`.
+
+    `write` itself names no file, and safetensors wraps the system's word in an error of its own.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+    except Exception as error:
+        if found := re.search(r"\(os error (\d+)\)|\bcode: (\d+)", str(error)):
+            code = int(found[1] or found[2])
+            raise OSError(code, os.strerror(code), str(path)) from error
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -106,6 +106,8 @@ def fetch_source(
             if target.exists():
                 return _already(target, record_file)
             path = base / source.file
+            if path.exists() and not path.is_file():
+                raise DataError(f"{path} is no file: expected the archive; remove it and fetch again")
             if not path.exists():
                 by_hand = f"download {source.page} with a browser, save it as {path} and fetch again"
                 download(url or source.url, path, by_hand=by_hand, progress=progress, pause=pause, say=say)

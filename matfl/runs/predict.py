@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from matfl.client.training import answers
+from matfl.core.files import replace_file
 from matfl.data import network_size
 from matfl.data.decoded import resize_image
 from matfl.data.pictures import open_picture, regular, rgb
@@ -103,5 +105,5 @@ def write_predictions(
     for file, pair, prediction in predict(run, images, tasks=tasks, device=device):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{file.stem}-{pair.domain.name}-{pair.label}.png"
-        Image.fromarray(pair.task.draw(prediction, pair.channels)).save(path)
+        replace_file(path, partial(Image.fromarray(pair.task.draw(prediction, pair.channels)).save, format="PNG"))
         yield path

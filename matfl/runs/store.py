@@ -141,8 +141,9 @@ def _disk(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        limited = getattr(error, "errno", None) == errno.EFBIG
         reason = "the disk is full" if full else str(error)
-        remedy = "free some space" if full else "correct that"
+        remedy = "free some space" if full else "raise `ulimit -f`" if limited else "correct that"
         raise RunError(
             f"{path}: cannot write: {reason}. The last finished round is kept; {remedy} and resume the run"
         ) from error
