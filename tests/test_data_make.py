@@ -259,3 +259,30 @@ def test_a_network_size_other_than_the_pictures(made: tuple[str, Path], tmp_path
     assert loaded.images.shape == (2, 3, 32, 32)
     assert loaded.native_size(1) == (SIZE, SIZE)
     assert torch.from_numpy(loaded.native("normals", 1)).shape == (3, SIZE, SIZE)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from matfl.data import write
+values = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+work = {"a.jpg": write._save_image, "a.png": write._save_image, "a.npy": write._save_array}
+sizes = {}
+for name, save in work.items():
+    save(Path(sys.argv[1], name), values)
+    sizes[name] = Path(sys.argv[1], name).stat().st_size
+for name, save in work.items():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[name] - 1, resource.RLIM_INFINITY))
+    try:
+        save(Path(sys.argv[1], "b" + name), values)
+        print(name, "was cut in silence")
+    except OSError:
+        pass
+"""
+
+
+def test_a_file_for_which_there_is_no_room_is_an_error(tmp_path: Path) -> None:
+    """Pillow's JPEG encoder takes a write of fewer bytes for a whole one."""
+    done = subprocess.run([sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True, check=True)
+    assert done.stdout == ""

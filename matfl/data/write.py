@@ -238,11 +238,17 @@ def _normals_8bit(normals_3HW: np.ndarray) -> np.ndarray:
 
 def _save_image(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(np.ascontiguousarray(values))
+    _save_picture(path, Image.fromarray(np.ascontiguousarray(values)))
+
+
+def _save_picture(path: Path, picture: Image.Image) -> None:
+    """Through memory: writing itself, Pillow's JPEG encoder takes a full disk for the end of its work."""
+    buffer = BytesIO()
     if path.suffix == ".jpg":
-        picture.save(path, quality=97, subsampling=0)
+        picture.save(buffer, "JPEG", quality=97, subsampling=0)
     else:
-        picture.save(path)
+        picture.save(buffer, "PNG")
+    path.write_bytes(buffer.getvalue())
 
 
 def _save_palette(path: Path, values: np.ndarray) -> None:
@@ -256,7 +262,7 @@ def _save_palette(path: Path, values: np.ndarray) -> None:
             for channel in range(3)
         ]
     )
-    picture.save(path)
+    _save_picture(path, picture)
 
 
 def _save_mat(path: Path, variables: Mapping[str, np.ndarray]) -> None:
@@ -271,4 +277,6 @@ def _save_mat(path: Path, variables: Mapping[str, np.ndarray]) -> None:
 
 def _save_array(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, np.ascontiguousarray(values))
+    buffer = BytesIO()
+    np.save(buffer, np.ascontiguousarray(values))
+    path.write_bytes(buffer.getvalue())

@@ -11,14 +11,16 @@ import numpy as np
 from tiny import contents, tiny
 
 from matfl.runs.run import load_or_run
+from matfl.runs.workspace import Workspace
 
 SPREAD = """
 import sys
 sys.path[:0] = sys.argv[3:]
 from tiny import tiny
 from matfl.runs.run import load_or_run
+from matfl.runs.workspace import Workspace
 configs = [tiny(seed=seed, rounds=12) for seed in range(3)]
-load_or_run(configs, runs_dir=sys.argv[1], cache_dir=sys.argv[2], jobs=2, device="cpu")
+load_or_run(configs, workspace=Workspace(sys.argv[1], records=(), cache=sys.argv[2]), jobs=2, device="cpu")
 """
 
 
@@ -31,7 +33,11 @@ def children_of(process: int) -> set[str]:
 def test_runs_side_by_side(tmp_path: Path, tally, trials, rng: np.random.Generator) -> None:
     """Kill -9 of the process that spreads runs over two workers."""
     configs = [tiny(seed=seed, rounds=12) for seed in range(3)]
-    whole = load_or_run(configs, runs_dir=tmp_path / "whole", cache_dir=tmp_path / "cache", jobs=1, device="cpu")
+
+    def place(name: str) -> Workspace:
+        return Workspace(tmp_path / name, records=(), cache=tmp_path / "cache")
+
+    whole = load_or_run(configs, workspace=place("whole"), jobs=1, device="cpu")
     places = [str(tmp_path / "cut"), str(tmp_path / "cache"), str(Path(__file__).parent.parent)]
     for _ in trials(2):
         with subprocess.Popen([sys.executable, "-c", SPREAD, *places], stderr=subprocess.DEVNULL) as process:
@@ -47,5 +53,5 @@ def test_runs_side_by_side(tmp_path: Path, tally, trials, rng: np.random.Generat
         assert not [child for child in children if Path(f"/proc/{child}").exists()]
         tally["workers gone"] += len(children)
     assert tally["workers gone"] > 0
-    again = load_or_run(configs, runs_dir=tmp_path / "cut", cache_dir=tmp_path / "cache", jobs=1, device="cpu")
+    again = load_or_run(configs, workspace=place("cut"), jobs=1, device="cpu")
     assert [contents(run.path) for run in again] == [contents(run.path) for run in whole]
