@@ -79,6 +79,8 @@ def test_the_repository_is_the_projects(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "matfl"\n[project.urls]\nRepository = "{ADDRESS}/"\n')
     monkeypatch.setattr(navigation, "checkout", lambda: tmp_path)
     assert navigation.repository() == ADDRESS
+    assert navigation.api_link("a.b") == navigation.API_PAGE
+    assert navigation.api_link("a.b", "https://example.org") == "https://example.org/api/studies/#a.b"
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "matfl"\n')
     assert navigation.repository() == ""
 

@@ -116,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_lists(commands)
     _add_data(commands)
     _add_reproduce(commands)
+    _add_lab(commands)
     _add_predict(commands)
     return parser
 
@@ -275,6 +276,20 @@ def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "--update-notebooks", action="store_true", help="also put the executed notebooks in the place of the checkout's"
     )
     _places(reproduce)
+
+
+def _add_lab(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    lab = _command(
+        commands,
+        "lab",
+        _lab,
+        "open JupyterLab on the index of the notebooks",
+        "In a checkout these are its own; an installed package's are copied to ./matfl-notebooks, where those\n"
+        "that you change are never overwritten.",
+    )
+    lab.add_argument("folder", nargs="?", metavar="DIR", help="where the copies go")
+    lab.add_argument("--no-browser", action="store_true", help="only serve, and print the address (for servers)")
+    lab.add_argument("--port", type=int, metavar="N", help="default: 8888, or the next one that is free")
 
 
 def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -499,6 +514,12 @@ def _reproduce(arguments: argparse.Namespace) -> int | None:
         device=arguments.device,
         update_notebooks=arguments.update_notebooks,
     )
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    from matfl.paper.lab import open_lab
+
+    return open_lab(arguments.folder, browser=not arguments.no_browser, port=arguments.port)
 
 
 def _predict(arguments: argparse.Namespace) -> None:

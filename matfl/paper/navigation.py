@@ -69,6 +69,17 @@ NAVIGATION, INSTALL, EXERCISE = "navigation", "install", "exercises"
 
 def repository() -> str:
     """The address of the repository from the project's URLs ('Repository' or 'Source'), or ''."""
+    return _address("repository", "source")
+
+
+def api_link(name: str, site: str | None = None) -> str:
+    """Where a name is documented: on the site (the project's URL 'Documentation'), else in the checkout."""
+    site = _address("documentation") if site is None else site
+    return f"{site}/api/studies/#{name}" if site else API_PAGE
+
+
+def _address(*names: str) -> str:
+    """The first of the project's URLs with one of these names, without a slash at its end, or ''."""
     root = checkout()
     if root:
         project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -79,7 +90,7 @@ def repository() -> str:
         except PackageNotFoundError:
             listed = []
         urls = {name.strip().lower(): url.strip() for name, _, url in (entry.partition(",") for entry in listed)}
-    return next((urls[name].rstrip("/") for name in ("repository", "source") if name in urls), "")
+    return next((urls[name].rstrip("/") for name in names if name in urls), "")
 
 
 def badges(study: str, address: str) -> str:
@@ -114,7 +125,7 @@ def header(study: str, address: str | None = None) -> str:
         links.append(f"before: [{READING[names[place - 1]]}]({names[place - 1]}.ipynb)")
     if place + 1 < len(names):
         links.append(f"next: [{READING[names[place + 1]]}]({names[place + 1]}.ipynb)")
-    links.append(f"calls {', '.join(f'[`{name}`]({API_PAGE})' for name in API[study])}")
+    links.append(f"calls {', '.join(f'[`{name}`]({api_link(name)})' for name in API[study])}")
     opened = badges(study, repository() if address is None else address)
     return " · ".join(links) + (f"\n\n{opened}" if opened else "")
 

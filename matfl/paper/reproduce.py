@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,6 +149,11 @@ def _environment(**values: str | Path | None) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _places(place: Workspace) -> AbstractContextManager[None]:
+    """The workspace in the environment, for other processes and for plans that ask what is at hand."""
+    return _environment(MATFL_RUNS=place.runs, MATFL_DATA=place.data, MATFL_CACHE=place.cache)
 
 
 def normalise(notebook: Path, *, keep_parameters: bool = True) -> None:
@@ -300,9 +305,10 @@ def reproduce(
     for study in chosen:
         if "train" in known[study]:
             typed[study]["train"] = "yes" if train else "no"
-    plans = {study: _plan(study, known[study], typed[study]) for study in chosen}
-    union = by_importance(plans)
     place = workspace or Workspace()
+    with _places(place):
+        plans = {study: _plan(study, known[study], typed[study]) for study in chosen}
+    union = by_importance(plans)
     suffix = "".join(f"-{name}={value}" for name, value in sorted((parameters or {}).items())).replace("/", "_")
     common = Path(out).expanduser().resolve() if out else None
     folders = {study: common or place.figures(presets[study] + suffix).resolve() for study in chosen}
@@ -312,14 +318,9 @@ def reproduce(
     place = Workspace(
         place.runs, records=(*(folder / "runs" for folder in there), *place.records), cache=place.cache, data=place.data
     )
-    runs, computed = _results(union, place, train=train, fresh=fresh, jobs=jobs, backend=backend, device=device)
     drawn: dict[str, tuple[str, float, tuple[Mapping[str, str], ...]]] = {}
-    with _environment(
-        MATFL_RUNS=place.runs,
-        MATFL_DATA=place.data,
-        MATFL_CACHE=place.cache,
-        MPLBACKEND="module://matplotlib_inline.backend_inline",
-    ):
+    with _places(place), _environment(MPLBACKEND="module://matplotlib_inline.backend_inline"):
+        runs, computed = _results(union, place, train=train, fresh=fresh, jobs=jobs, backend=backend, device=device)
         for folder in there:
             here = [study for study in chosen if folders[study] == folder and study != LAST]
             needed = by_importance({study: plans[study] for study in here})

@@ -32,6 +32,7 @@ from matfl.paper.plots.grouping import (
     weight_shares,
 )
 from matfl.paper.plots.marks import limits
+from matfl.paper.plots.predictions import predictions
 from matfl.paper.plots.scale import (
     attack_deltas,
     attack_table,
@@ -98,6 +99,7 @@ __all__ = [
     "pair_title",
     "paper_clients",
     "precision_recall",
+    "predictions",
     "save",
     "server_step",
     "set_title",

@@ -98,6 +98,13 @@ class Round:
     stored_weights_NN: np.ndarray
 
 
+def decide(similarity_LNN: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Votes (L, N, N), friends (N, N) and weights (N, N) that follow from similarities at some K."""
+    votes_LNN = votes(similarity_LNN, k)
+    friends_NN = friends(votes_LNN, k, similarity=similarity_LNN)
+    return votes_LNN, friends_NN, similarity_weights(similarity_LNN, friends_NN)
+
+
 def stored_round(run: Run, number: int) -> Round:
     """Round `number` (from 1; 0: the middle one) of a run with votes.
 
@@ -111,15 +118,14 @@ def stored_round(run: Run, number: int) -> Round:
     if not stored["participants"][number - 1].all():
         raise ValueError(f"round={number}: a client did not take part; choose another round")
     similarity_LNN = torch.from_numpy(stored["similarity"][number - 1].astype(np.float32))
-    votes_LNN = votes(similarity_LNN, run.config.k)
-    friends_NN = friends(votes_LNN, run.config.k, similarity=similarity_LNN)
+    votes_LNN, friends_NN, weights_NN = decide(similarity_LNN, run.config.k)
     return Round(
         number=number,
         pairs=tuple(stored["client_pairs"].tolist()),
         similarity_LNN=similarity_LNN,
         votes_LNN=votes_LNN,
         friends_NN=friends_NN,
-        weights_NN=similarity_weights(similarity_LNN, friends_NN),
+        weights_NN=weights_NN,
         stored_friends_NN=stored["friends"][number - 1],
         stored_weights_NN=stored["weights"][number - 1],
     )

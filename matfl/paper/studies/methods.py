@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from matfl.paper.claims import Above, Claim, Part, Within
 from matfl.paper.names import STAND_IN
 from matfl.paper.stats import bootstrap_interval, estimate, holm_adjusted, paired
+from matfl.paper.studies import predictions
 from matfl.paper.studies.base import (
     BASELINES,
     Plan,
@@ -67,7 +68,8 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
 
     Methods with a server step of their own run at that one as well. Where the preset says for how many rounds, the
     paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks: `apart` tells them from the
-    others. Constant answers are the tables' lowest row.
+    others. Constant answers are the tables' lowest row; predictions of the first seed are drawn where they are at hand
+    (`matfl.paper.studies.predictions`).
     """
     size = sizes(preset)
     compared = _compared(methods, (*size.variants, *size.rivals))
@@ -94,7 +96,8 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
             for name in BASELINES
             for seed in report_seeds(seeds or size.seeds)
         ]
-    return Plan(configs=tuple(configs), jobs=levels_jobs(preset, seeds=seeds, settings=settings))
+    shown = () if methods or tasks or k else predictions.jobs_at_hand(preset, settings)
+    return Plan(configs=tuple(configs), jobs=(*levels_jobs(preset, seeds=seeds, settings=settings), *shown))
 
 
 def _compared(methods: str, others: Sequence[str]) -> tuple[str, ...]:
