@@ -116,7 +116,9 @@ def test_friends_at_any_k_are_the_librarys() -> None:
 
 def test_small_multiples_span_the_values() -> None:
     drawn: list[int] = []
-    control = Control(name="n", values=[1], draw=lambda value, ax: drawn.append(value), still=controls._spread([4]))
+    control = Control(name="n", values=[1], draw=lambda value, ax: drawn.append(value), still=[4], words="w")
     control.figure()
     assert drawn == [4]
+    assert control.caption.text == "w Panels: n 4."
+    assert controls._spread([4]) == [4]
     assert [controls._spread(list(range(1, 61)))[i] for i in (0, -1)] == [1, 60]

@@ -1,8 +1,8 @@
 """Controls: one figure over one number, as small multiples on paper and as a slider in an open notebook.
 
     control = controls.choices_by_round(run)
-    session.save(control.figure(), "by_round")   # a few of its values side by side, for paper, nbval and GitHub
-    control.show()                               # a slider over all of them, only where somebody looks
+    session.show(control.figure(), "by_round", control.caption)   # a few values side by side: paper, nbval, GitHub
+    control.show()                                                # a slider over all, only where somebody looks
 
 A slider's pictures are drawn when they are asked for and kept, so that going back costs nothing.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from matfl.core.surroundings import is_live
 from matfl.paper.plots import decisions, figure, update_tsne
 from matfl.paper.plots import predictions as draw_predictions
+from matfl.paper.shown import Caption
 from matfl.paper.studies import how_matfl_decides
 from matfl.paper.studies import update_tsne as updates
 
@@ -123,8 +124,16 @@ class Control:
     """Draws one value on one axes."""
     still: Sequence[int]
     """The values of the small multiples."""
+    words: str
+    """The small multiples' caption, without the values."""
     height: float = 2.6
     """Of a panel, in inches."""
+
+    @property
+    def caption(self) -> Caption:
+        """Of the small multiples."""
+        shown = f"{self.name} {', '.join(map(str, self.still))}"
+        return Caption(text=f"{self.words} Panels: {shown}.", alt=f"Small multiples at {shown}. {self.words}")
 
     def figure(self) -> Figure:
         """The small multiples."""
@@ -170,7 +179,16 @@ def choices_by_round(run: Run) -> Control:
         weights_NN = np.nan_to_num(stored["weights"][number - 1].astype(float))
         decisions(weights_NN, pairs, label="weight", marked=stored["friends"][number - 1].astype(bool), ax=ax)
 
-    return Control(name="round", values=rounds, draw=draw, still=_spread(rounds))
+    words = (
+        "Who chose whom in single rounds of one seed: a row is a client, two of each task; framed are its friends, "
+        f"shades the weights of the mix. {_named(run)}"
+    )
+    return Control(name="round", values=rounds, draw=draw, still=_spread(rounds), words=words)
+
+
+def _named(run: Run) -> str:
+    config = run.config
+    return f"Seed {config.seed}, K = {config.k} of {config.num_clients} clients, n = 1 run."
 
 
 def votes_by_round(run: Run) -> Control:
@@ -186,7 +204,11 @@ def votes_by_round(run: Run) -> Control:
         np.fill_diagonal(votes_NN, 0)
         decisions(votes_NN, pairs, label="votes", marked=stored["friends"][number - 1].astype(bool), ax=ax)
 
-    return Control(name="round", values=rounds, draw=draw, still=_spread(rounds))
+    words = (
+        "Votes of all layers added, in single rounds of one seed: a row is a client, two of each task; its own column is "
+        f"left out, framed are its friends. {_named(run)}"
+    )
+    return Control(name="round", values=rounds, draw=draw, still=_spread(rounds), words=words)
 
 
 def friends_by_k(decided: how_matfl_decides.Round) -> Control:
@@ -198,7 +220,11 @@ def friends_by_k(decided: how_matfl_decides.Round) -> Control:
         _, friends_NN, weights_NN = how_matfl_decides.decide(decided.similarity_LNN, k)
         decisions(weights_NN.numpy(), decided.pairs, label="weight", marked=friends_NN.numpy(), ax=ax)
 
-    return Control(name="K", values=ks, draw=draw, still=[2, (n + 1) // 2, n])
+    words = (
+        f"Friends (framed) and weights (shades) that follow from the similarities of round {decided.number} at other "
+        f"values of K, of {n} clients; a row is a client."
+    )
+    return Control(name="K", values=ks, draw=draw, still=[2, (n + 1) // 2, n], words=words)
 
 
 def embeddings(record: Record, layers: str = "backbone") -> Control:
@@ -211,7 +237,8 @@ def embeddings(record: Record, layers: str = "backbone") -> Control:
     def draw(perplexity: int, ax: Axes) -> None:
         update_tsne(updates.embed(cosine_MM, labels, perplexity=perplexity), ax=ax, legend=False)
 
-    return Control(name="perplexity", values=values, draw=draw, still=_spread(values))
+    words = "t-SNE of the cosine distances between updates; neighbourhoods mean something, distances do not."
+    return Control(name="perplexity", values=values, draw=draw, still=_spread(values), words=words)
 
 
 def predictions(found: Predicted) -> Picker:

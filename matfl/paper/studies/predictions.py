@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from matfl.config.run_config import RunConfig, from_dict
+from matfl.paper.names import method_title, metric_title, pair_title
+from matfl.paper.shown import Caption
 from matfl.paper.studies.base import base_config, setting
 from matfl.paper.studies.store import Arrays, Record, job_name
 from matfl.runs.workspace import Workspace
@@ -164,13 +166,22 @@ class Predicted:
         domains = dict.fromkeys(p.domain.name for p in pairs(self.config.tasks))
         return {domain: load_split(self.config, domain, "val") for domain in domains}
 
+    @property
+    def caption(self) -> Caption:
+        """Of the static figure."""
+        tasks = ", ".join(f"{pair_title(name)}, picture {image}" for name, image in self.chosen())
+        methods = ", ".join(map(method_title, self.methods))
+        return Caption(
+            text=f"Validation pictures of seed {self.config.seed}, their labels, and the predictions of the finished "
+            f"task models ({methods}); above each its main metric on this picture alone, n = 1. Rows: {tasks}.",
+            alt=f"Grid of pictures: image, label and predictions of {methods} for {tasks}.",
+        )
+
     def row(self, name: str, image: int) -> list[tuple[str, np.ndarray]]:
         """(title, picture) of one task on one image: the image, its label, each method's prediction with its score.
 
         Raises ValueError for an image that is not stored.
         """
-        from matfl.server.methods import METHODS
-
         if not 0 <= image < self.images:
             raise ValueError(f"image={image}: choose 0..{self.images - 1}")
         p = pair(name)
@@ -182,7 +193,7 @@ class Predicted:
             answer = self.record.arrays[f"{method}/{name}"][image]
             drawn = p.task.draw(answer if answer.dtype == np.uint8 else answer.astype(np.float32), p.channels)
             score = self.record.values["scores"][method][name][image]
-            shown.append((f"{METHODS[method].title}\n{p.task.main_metric} {score:.2f}", drawn))
+            shown.append((f"{method_title(method)}\n{metric_title(name)} {score:.2f}", drawn))
         return shown
 
     def chosen(self) -> list[tuple[str, int]]:

@@ -58,9 +58,24 @@ class Stock:
         return self.missing + len(self.runs) + len(self.jobs)
 
     @cached_property
+    def _seconds(self) -> list[float]:
+        """Estimated core-seconds of each missing result; NaN where nothing like it is stored."""
+        rates = _Rates(self.place)
+        return [*map(rates.run, self.missing_runs), *map(rates.job, self.missing_jobs)]
+
+    @property
     def minutes(self) -> float:
-        """Estimated minutes for what is missing on this machine's cores; NaN where nothing like it is stored."""
-        return _Rates(self.place).total(self.missing_runs, self.missing_jobs) / 60 / self.cores
+        """Estimated minutes for what is missing on this machine's cores; NaN where nothing like any of it is stored.
+
+        A lower bound where `unknown` is not 0.
+        """
+        known = [seconds for seconds in self._seconds if not math.isnan(seconds)]
+        return sum(known) / 60 / self.cores if known or not self.missing else math.nan
+
+    @property
+    def unknown(self) -> int:
+        """How many of the missing results have nothing like them stored, so that their time cannot be estimated."""
+        return sum(map(math.isnan, self._seconds))
 
     @cached_property
     def megabytes(self) -> float:
@@ -71,10 +86,11 @@ class Stock:
         if not self.missing:
             return f"All {self.total} results are stored: nothing needs to be trained."
         many = "None" if self.missing == self.total else f"{self.total - self.missing}"
+        least = "at least " if self.unknown else ""
         duration = (
             "for an unknown time, since nothing like them is stored"
             if math.isnan(self.minutes)
-            else (f"for about {_duration(self.minutes)} on {self.cores} cores")
+            else f"for {least}about {_duration(self.minutes)} on {self.cores} cores"
         )
         text = (
             f"{many} of {self.total} results of preset {self.preset!r} are stored. The others "
@@ -180,10 +196,6 @@ class _Rates:
         self.folders = (place.runs, *place.records)
         self.place = place
 
-    def total(self, configs: Sequence[RunConfig], jobs: Sequence[Job]) -> float:
-        """Estimated core-seconds; NaN where a part has nothing to go by."""
-        return sum(map(self._run, configs)) + sum(map(self._job, jobs))
-
     @cached_property
     def runs(self) -> list[tuple[RunConfig, float]]:
         """(config, seconds) of every finished run; what cannot be read is passed over, since this is an estimate."""
@@ -215,7 +227,8 @@ class _Rates:
             seconds.setdefault(path.name.rpartition("-")[0], []).append(record.provenance.get("seconds", 0.0))
         return {kind: fmean(values) for kind, values in seconds.items()}
 
-    def _run(self, config: RunConfig) -> float:
+    def run(self, config: RunConfig) -> float:
+        """Core-seconds of a run."""
         same = [s for other, s in self.runs if replace(other, seed=config.seed, data_seed=config.data_seed) == config]
         if same:
             return fmean(same)
@@ -225,7 +238,8 @@ class _Rates:
                 return fmean(seconds / work(other) for other, seconds in close) * work(config)
         return math.nan
 
-    def _job(self, job: Job) -> float:
+    def job(self, job: Job) -> float:
+        """Core-seconds of another result."""
         return self.kinds.get(job.kind, math.nan)
 
 
