@@ -205,8 +205,8 @@ def votes_by_round(run: Run) -> Control:
         decisions(votes_NN, pairs, label="votes", marked=stored["friends"][number - 1].astype(bool), ax=ax)
 
     words = (
-        "Votes of all layers added, in single rounds of one seed: a row is a client, two of each task; its own column is "
-        f"left out, framed are its friends. {_named(run)}"
+        "Votes of all layers added, in single rounds of one seed: a row is a client, two of each task; its own column "
+        f"is left out, framed are its friends. {_named(run)}"
     )
     return Control(name="round", values=rounds, draw=draw, still=_spread(rounds), words=words)
 
