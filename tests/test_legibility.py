@@ -31,7 +31,7 @@ from matfl.paper.plots import style
 from matfl.paper.plots.marks import settle
 from matfl.paper.shown import Caption, Picture, Words, number_of
 from matfl.paper.studies import STUDIES, Session, server_step
-from matfl.paper.studies.session import notebooks_folder
+from matfl.paper.studies.session import collect_stored, collect_stored_records, notebooks_folder
 from matfl.paper.tables import Table
 from matfl.server.methods import METHODS
 from matfl.tasks.task import TASKS
@@ -40,8 +40,8 @@ BETTER = {"local": -4.0, "single_task": 0.0, "fedavg": -7.0, "fedprox": -8.0, "m
 SIZES = ("smoke", "scenes")
 """One seed and few rounds; three to five seeds, many methods, 60 rounds."""
 
-ELSEWHERE = ("10_scale_privacy_attacks", "index")
-"""Notebooks whose results have no made-up form here, or that draw nothing."""
+STORED, TEXT = ("10_scale_privacy_attacks",), ("index",)
+"""Notebooks drawn from the committed records, since their results have no made-up form; and those without figures."""
 
 _diagnostics: dict[tuple[Any, ...], dict[str, np.ndarray]] = {}
 
@@ -147,7 +147,7 @@ def execute(study: str, preset: str) -> list[Table]:
 
 
 @pytest.mark.parametrize("preset", [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)])
-@pytest.mark.parametrize("study", [name for name in STUDIES if name not in ELSEWHERE])
+@pytest.mark.parametrize("study", [name for name in STUDIES if name not in (*STORED, *TEXT)])
 def test_every_figure_of_every_notebook_is_legible(study: str, preset: str, shown: list[Shown]) -> None:
     tables = execute(study, preset)
     assert shown, "no figure was shown"
@@ -160,6 +160,18 @@ def test_every_figure_of_every_notebook_is_legible(study: str, preset: str, show
         assert table.markdown()
         assert "tabular" in table.latex()
         assert table._repr_html_() == table._repr_html_(), "a page's text is the same every time"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", STORED)
+def test_figures_of_committed_records_are_legible(
+    study: str, shown: list[Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "runs", lambda self, plan: collect_stored(plan))
+    monkeypatch.setattr(Session, "records", lambda self, plan: collect_stored_records(plan))
+    execute(study, "quick")
+    assert {each.name: each.complaints for each in shown if each.complaints} == {}
+    assert len(shown) == 6
 
 
 # --- every check can fail ---------------------------------------------------------------------------------------------

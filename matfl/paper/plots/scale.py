@@ -153,7 +153,7 @@ def attack_table(table: pd.DataFrame, *, label: str, fmt: str = ".2f", ax: Axes 
         dark = values[row, column] > 0.9
         text = format(values[row, column], fmt)
         ax.text(column, row, text, ha="center", va="center", size=6.5, color="white" if dark else "black")
-    ax.set_xticks(range(len(table.columns)), [_defence(str(name)) for name in table.columns], rotation=30, ha="right")
+    ax.set_xticks(range(len(table.columns)), [_defence(str(name)) for name in table.columns], rotation=90)
     ax.set_yticks(range(len(table.index)), list(map(str, table.index)))
     ax.figure.colorbar(shown, ax=ax, label=label)
     return ax

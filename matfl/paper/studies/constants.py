@@ -14,6 +14,7 @@ import numpy as np
 from matfl.config.run_config import RunConfig, override
 from matfl.paper.studies.base import base_config, report_seeds, setting, sizes
 from matfl.paper.studies.store import Arrays, Record
+from matfl.server.methods import METHODS
 from matfl.tasks.task import pairs, parts_of
 
 if TYPE_CHECKING:
@@ -60,8 +61,11 @@ class ConstantAnswers:
 
 
 def jobs(preset: str, *, seeds: int = 0, settings: str = "") -> tuple[ConstantAnswers, ...]:
-    """One a report seed, whose pictures differ where they are rendered; of real images one in all."""
-    base, size = base_config(preset, settings), sizes(preset)
+    """One a report seed, whose pictures differ where they are rendered; of real images one in all.
+
+    A method's own parameters among `settings` change no constant answer.
+    """
+    base, size = base_config(preset, settings, methods=tuple(METHODS)), sizes(preset)
     rendered = any(p.domain.rendered for p in pairs(base.tasks))
     count = (seeds or size.seeds) if rendered else 1
     alone = setting(base, base.tasks, method="single_task")

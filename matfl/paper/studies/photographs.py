@@ -15,6 +15,7 @@ from matfl.paper.studies.base import base_config
 from matfl.paper.studies.classes import class_tables as tables_of
 from matfl.paper.studies.constants import ConstantAnswers
 from matfl.paper.studies.store import Arrays, Record, job_name
+from matfl.server.methods import METHODS
 from matfl.tasks.task import TASKS, pair, pairs
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def levels_jobs(name: str, *, seeds: int = 0, settings: str = "") -> tuple[Const
 
     None for other data, whose pictures would have to be read.
     """
-    base = base_config(name, settings)
+    base = base_config(name, settings, methods=tuple(METHODS))
     if all(p.domain.rendered for p in pairs(base.tasks)):
         return constants.jobs(name, seeds=seeds, settings=settings)
     same = (base.tasks, base.size) == (preset("photos").tasks, preset("photos").size)

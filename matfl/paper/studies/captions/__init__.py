@@ -35,8 +35,11 @@ from matfl.paper.studies.captions.grouping import (
     votes,
     worked,
 )
+from matfl.paper.studies.captions.scale import attack_deltas, attack_table, crowds, packed_quality, private, sketches
 
 __all__ = [
+    "attack_deltas",
+    "attack_table",
     "bytes_to_quality",
     "class_frequencies",
     "clients_per_task",
@@ -44,6 +47,7 @@ __all__ = [
     "contest",
     "cosine_course",
     "cosine_matrix",
+    "crowds",
     "decisions",
     "delta_over_rounds",
     "gallery",
@@ -54,11 +58,14 @@ __all__ = [
     "learning_curves",
     "methods",
     "neighbour_bars",
+    "packed_quality",
     "precision_recall",
+    "private",
     "recorded",
     "rounds",
     "seeds",
     "server",
+    "sketches",
     "step_components",
     "throughput",
     "transfer",
