@@ -99,7 +99,7 @@ EXERCISES: Mapping[str, tuple[Exercise, ...]] = {
         ),
     ),
     "10_scale_privacy_attacks": (
-        Exercise(words="A fourth seed: which undecided claims does it decide?", parameters={"seeds": 4}, minutes=12),
+        Exercise(words="Four seeds: which undecided claims do they decide?", parameters={"seeds": 4}, minutes=12),
     ),
     "11_our_best": (
         Exercise(
