@@ -6,6 +6,7 @@ The notebooks' own cells draw; what is checked is what `Session.show` is given.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -284,3 +285,20 @@ def test_a_caption_needs_words() -> None:
     assert number_of("how_matfl_decides", 2) == "H.2"
     assert isinstance(Picture(b"", "x"), Picture)
     assert repr(Words("**a** b")) == "a b"
+
+
+def test_the_site_describes_pictures(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("hook", Path(__file__).parents[1] / ".ci" / "alternative_texts.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    cell = nbformat.v4.new_code_cell(outputs=[])
+    for text in ("Figure 1: a < b", "Figure 2: c"):
+        output = nbformat.v4.new_output("display_data", {"image/png": "AA=="}, metadata={"image/png": {"alt": text}})
+        cell.outputs.append(output)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "a.ipynb")
+    texts = hook.texts_of(tmp_path / "a.ipynb")
+    page = f"<img {hook.MISSING}><p><img {hook.MISSING}>"
+    assert hook.described(page, texts) == '<img alt="Figure 1: a &lt; b"><p><img alt="Figure 2: c">'
+    assert hook.described(f"<img {hook.MISSING}>", texts) == f"<img {hook.MISSING}>", "another number of pictures"
