@@ -74,7 +74,9 @@ def choose(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         number, plain = name.zfill(2) if name else "", name.removesuffix(".ipynb")
         fits = [
-            study for study in STUDIES if plain in (study, study.partition("_")[2]) or study.split("_")[0] == number
+            study
+            for study in STUDIES
+            if (plain and plain in (study, study.partition("_")[2])) or study.split("_")[0] == number
         ]
         if not fits:
             raise ValueError(f"unknown study {name!r}: choose from {', '.join(STUDIES)}")
