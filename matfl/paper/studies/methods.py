@@ -96,7 +96,7 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
             for name in BASELINES
             for seed in report_seeds(seeds or size.seeds)
         ]
-    shown = () if methods or tasks or k else predictions.jobs_at_hand(preset, settings)
+    shown = () if methods or tasks or k or settings else predictions.jobs_at_hand(preset)
     return Plan(configs=tuple(configs), jobs=(*levels_jobs(preset, seeds=seeds, settings=settings), *shown))
 
 

@@ -104,16 +104,16 @@ def _score(p: Pair, config: RunConfig, answer: torch.Tensor, target: torch.Tenso
     return float(meter.compute()[p.task.main_metric])
 
 
-def _job(preset: str, settings: str = "") -> Predictions:
-    base = base_config(preset, settings)
+def _job(preset: str) -> Predictions:
+    base = base_config(preset)
     return Predictions(configs=tuple(setting(base, base.tasks, method=name, seed=0) for name in METHODS_SHOWN))
 
 
-def jobs_at_hand(preset: str, settings: str = "") -> tuple[Predictions, ...]:
+def jobs_at_hand(preset: str) -> tuple[Predictions, ...]:
     """The job, where its record is stored or can be made from weights in the store: nothing is trained for it."""
     from matfl.runs.store import RunError
 
-    job = _job(preset, settings)
+    job = _job(preset)
     if not all(p.domain.rendered for p in pairs(job.configs[0].tasks)):
         return ()
     place = Workspace()
