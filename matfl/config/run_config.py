@@ -530,8 +530,8 @@ def preset(name: str) -> RunConfig:
     """The preset's config; a ValueError lists the known ones.
 
     >>> import matfl
-    >>> matfl.preset("paper_9").lr
-    0.0001
+    >>> matfl.preset("paper_9").method
+    'matfl'
     """
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}: choose from {', '.join(PRESETS)}")

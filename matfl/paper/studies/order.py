@@ -26,6 +26,7 @@ ORDER = (
     "10_scale_privacy_attacks",
     "how_matfl_decides",
     "07_cost_and_scale",
+    "index",
 )
 """Then study by study; one that is not named here comes last."""
 
