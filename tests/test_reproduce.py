@@ -275,6 +275,8 @@ def test_sessions_write_only_where_asked(tmp_path: Path, monkeypatch: pytest.Mon
     session.save(fig, "k", data=pd.DataFrame({"x": [1 / 3]}, index=pd.Index(["a"], name="row")))
     session.report([claim])
     assert (tmp_path / "out" / "04_k_sweep_k.csv").read_text() == "row,x\na,0.333333\n"
+    session.save(fig, "k", data=pd.DataFrame({"x": [1, 2]}, index=["flip", "copy"]))
+    assert (tmp_path / "out" / "04_k_sweep_k.csv").read_text() == ",x\nflip,1\ncopy,2\n", "names are kept"
     stored = json.loads((tmp_path / "out" / "04_k_sweep.json").read_text())
     assert stored["claims"] == [claim.row()]
 

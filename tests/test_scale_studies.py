@@ -94,6 +94,22 @@ def test_tasks_are_told_from_what_tells_them_and_not_from_noise():
     assert np.mean(noise) == pytest.approx(1 / 3, abs=0.12)
 
 
+def test_every_seed_has_noise_of_its_own_and_epsilon_is_for_the_runs_own_rounds(monkeypatch):
+    asked = []
+
+    def noise(epsilon, releases):
+        asked.append(releases)
+        return 5.0
+
+    monkeypatch.setattr(signals, "noise_for", noise)
+    round = alike()
+    seeds = [replace(round, config=replace(round.config, seed=seed)) for seed in (0, 1, 1)]
+    first, second, again = (pd.DataFrame(signals._private(its, releases=7)[0]) for its in seeds)
+    assert set(asked) == {7}
+    pd.testing.assert_frame_equal(second, again)
+    assert not first["weights"].equals(second["weights"])
+
+
 def test_sketches_are_compared_with_whole_updates(monkeypatch):
     monkeypatch.setattr(signals, "LENGTHS", (8, 16))
     rows = pd.DataFrame(signals._sketched(alike()))
@@ -191,7 +207,7 @@ def test_packed_runs_are_named_by_how_they_travel():
     assert means.loc["float32", "delta_m"] == 0
     assert means.loc["top 1 %", "delta_m"] < -0.5
     held = {claim.text: claim.word for claim in packed.claims(runs)}
-    assert held["A quarter of the bytes (int8) leaves grouping as it was."] == "held"
+    assert held["A quarter of the bytes (int8) changes a client's weights in round 1 by less than .05."] == "held"
     plots.packed_quality(table)
 
 
@@ -229,8 +245,13 @@ def test_private_runs_and_signals_are_judged_against_chance():
         "the sketch alone",
         "all that leaves a client",
     }
-    words = {claim.text.split(" ")[0]: claim.word for claim in private.claims(runs, told_records())}
-    assert words == {"Sketches": "held", "At": "held", "Grouping": "undecided", "Noise": "held"}
+    words = {claim.text: claim.word for claim in private.claims(runs, told_records())}
+    assert words == {
+        "Sketches without noise tell a client's task better than chance.": "held",
+        "At epsilon 1 for a whole run, sketches tell a task less than twice as often as chance.": "held",
+        "At epsilon 256, sketches find partners more often than chance.": "undecided",
+        "Noise on sketches alone costs less than noise on all that leaves a client (epsilon 256).": "held",
+    }
     sums = private.secure_sums(runs)
     assert (sums["mean"] >= 1).all()
     plots.epsilon_curve(private.told(told_records(), "private"), "partners", chance=0.4, label="x")

@@ -148,6 +148,27 @@ class Claim:
     regime: str = ""
     """The conditions under which it was judged, where the paper makes the claim for its own."""
 
+    @classmethod
+    def of(
+        cls,
+        text: str,
+        *,
+        statistic: str,
+        value: Estimate,
+        rule: Rule,
+        digits: int = 2,
+        note: str = "",
+        regime: str = "",
+    ) -> Claim:
+        """A claim of one part.
+
+        >>> from matfl.paper.stats import estimate
+        >>> Claim.of("It gains.", statistic="gain", value=estimate([1.0, 1.1, 0.9]), rule=Above(0)).word
+        'held'
+        """
+        part = Part(statistic=statistic, value=value, rule=rule, digits=digits)
+        return cls(text=text, parts=(part,), note=note, regime=regime)
+
     @property
     def held(self) -> bool | None:
         """Whether all parts hold; None where the numbers do not decide."""

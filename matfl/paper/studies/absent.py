@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matfl.config.run_config import RunConfig
-from matfl.paper.claims import Above, Below, Claim, Part
+from matfl.paper.claims import Above, Below, Claim
 from matfl.paper.stats import Estimate, estimate, paired
 from matfl.paper.studies.base import Plan, regime
 from matfl.paper.studies.signals import frame
@@ -75,73 +75,57 @@ def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
 
     where = regime(runs[0].config)
     return [
-        Claim(
-            text="A client whose partners are away gives their weight to other tasks.",
-            parts=(
-                Part(
-                    statistic="weight on clients of other tasks, alone in its task minus with its partners",
-                    value=estimate(
-                        paired(
-                            *(
-                                seen[seen["case"] == name].groupby("seed")["others"].mean().to_dict()
-                                for name in ("alone in its task", "all, in time")
-                            )
-                        )
-                    ),
-                    rule=Above(0),
-                    digits=3,
-                ),
+        Claim.of(
+            "A client whose partners are away gives other tasks more weight.",
+            statistic="weight on clients of other tasks, alone in its task minus with its partners",
+            value=estimate(
+                paired(
+                    *(
+                        seen[seen["case"] == name].groupby("seed")["others"].mean().to_dict()
+                        for name in ("alone in its task", "all, in time")
+                    )
+                )
             ),
+            rule=Above(0),
+            digits=3,
             note=f"Its own weight goes from {of('all, in time', 'own').mean:.2f} to "
             f"{of('alone in its task', 'own').mean:.2f}.",
             regime=where,
         ),
-        Claim(
-            text="A partner's update of the round before is not recognised as well as one of today.",
-            parts=(
-                Part(
-                    statistic="share of late partners minus that of partners in time among a client's friends",
-                    value=estimate(
-                        seen[seen["case"] == "half late"].groupby("seed")[["late", "fresh"]].mean().eval("late - fresh")
-                    ),
-                    rule=Below(0),
-                ),
+        Claim.of(
+            "A partner's update of the round before is not recognised as well as one of today.",
+            statistic="share of late partners minus that of partners in time among a client's friends",
+            value=estimate(
+                seen[seen["case"] == "half late"].groupby("seed")[["late", "fresh"]].mean().eval("late - fresh")
             ),
+            rule=Below(0),
             regime=where,
         ),
-        Claim(
-            text="With a tenth of the clients a round MaT-FL is no worse off than single-task FL.",
-            parts=(
-                Part(
-                    statistic="delta_m of MaT-FL minus single-task FL with 10 % participation, in percent",
-                    value=estimate(
-                        paired(
-                            delta(f"{PARTICIPATION:.0%} a round", "matfl"),
-                            delta(f"{PARTICIPATION:.0%} a round", "single_task"),
-                        )
-                    ),
-                    rule=Above(-2.0),
-                    digits=1,
-                ),
+        Claim.of(
+            "With a tenth of the clients a round MaT-FL is at most 2 % worse off than single-task FL.",
+            statistic="delta_m of MaT-FL minus single-task FL with 10 % participation, in percent",
+            value=estimate(
+                paired(
+                    delta(f"{PARTICIPATION:.0%} a round", "matfl"),
+                    delta(f"{PARTICIPATION:.0%} a round", "single_task"),
+                )
             ),
+            rule=Above(-2.0),
+            digits=1,
             regime=where,
         ),
-        Claim(
-            text="Half of the clients being a round late costs MaT-FL more than single-task FL.",
-            parts=(
-                Part(
-                    statistic="what lateness costs MaT-FL minus what it costs single-task FL, in percent",
-                    value=estimate(
-                        [
-                            (delta("all, in time", "matfl")[s] - delta(f"{LATE:.0%} late", "matfl")[s])
-                            - (delta("all, in time", "single_task")[s] - delta(f"{LATE:.0%} late", "single_task")[s])
-                            for s in sorted(delta("all, in time", "matfl"))
-                        ]
-                    ),
-                    rule=Above(0),
-                    digits=1,
-                ),
+        Claim.of(
+            "Half of the clients being a round late costs MaT-FL more than single-task FL.",
+            statistic="what lateness costs MaT-FL minus what it costs single-task FL, in percent",
+            value=estimate(
+                [
+                    (delta("all, in time", "matfl")[s] - delta(f"{LATE:.0%} late", "matfl")[s])
+                    - (delta("all, in time", "single_task")[s] - delta(f"{LATE:.0%} late", "single_task")[s])
+                    for s in sorted(delta("all, in time", "matfl"))
+                ]
             ),
+            rule=Above(0),
+            digits=1,
             regime=where,
         ),
     ]

@@ -175,51 +175,35 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
 
     chance, lied = float(given["chance"].iloc[0]), lies(runs)
     return [
-        Claim(
-            text="Clients that lie about their task are not taken for partners by those whose task they claim.",
-            parts=(
-                Part(
-                    statistic="share of such clients among friends, lying minus honest",
-                    value=estimate(lied["liars"] - lied["honest"]),
-                    rule=Below(0),
-                ),
-            ),
+        Claim.of(
+            "Clients that lie about their task are chosen less often than honest ones by those whose task they claim.",
+            statistic="share of such clients among friends, lying minus honest",
+            value=estimate(lied["liars"] - lied["honest"]),
+            rule=Below(0),
             note=f"Chosen {lied['liars'].mean():.2f} of the time, honest ones {lied['honest'].mean():.2f}.",
             regime=f"{regime(runs[0].config)}, {runs[0].config.num_clients} clients, {ATTACKERS} of them lying",
         ),
-        Claim(
-            text="Honest clients of MaT-FL give flipped updates no weight.",
-            parts=(
-                Part(
-                    statistic="weight that an honest client gives attackers",
-                    value=of("flip", "weight"),
-                    rule=Below(0.01),
-                    digits=3,
-                ),
-            ),
+        Claim.of(
+            "Honest clients of MaT-FL give flipped updates less than a hundredth of their weight.",
+            statistic="weight that an honest client gives attackers",
+            value=of("flip", "weight"),
+            rule=Below(0.01),
+            digits=3,
             regime=where,
         ),
-        Claim(
-            text="A client that copies the mean direction of the others is chosen more often than by chance.",
-            parts=(
-                Part(
-                    statistic=f"share of honest clients that choose an attacker (chance {chance:.2f})",
-                    value=of("copy", "chosen"),
-                    rule=Above(chance),
-                ),
-            ),
+        Claim.of(
+            "A client that copies the mean direction of the others is chosen more often than by chance.",
+            statistic=f"share of honest clients that choose an attacker (chance {chance:.2f})",
+            value=of("copy", "chosen"),
+            rule=Above(chance),
             note=f"It gets a weight of {of('copy', 'weight').mean:.2f} in all.",
             regime=where,
         ),
-        Claim(
-            text="An attack made for the votes takes more weight than plain averaging would give it.",
-            parts=(
-                Part(
-                    statistic="weight that an honest client gives attackers, minus their share of the clients",
-                    value=of("votes", "excess"),
-                    rule=Above(0),
-                ),
-            ),
+        Claim.of(
+            "An attack made for the votes takes more weight than plain averaging would give it.",
+            statistic="weight that an honest client gives attackers, minus their share of the clients",
+            value=of("votes", "excess"),
+            rule=Above(0),
             regime=where,
         ),
         Claim(
@@ -236,7 +220,7 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
             regime=where,
         ),
         Claim(
-            text="Norm clipping at the round's median makes MaT-FL's tasks keep more under every attack.",
+            text="Norm clipping at the round's median makes MaT-FL's tasks keep more under each of these attacks.",
             parts=tuple(
                 Part(
                     statistic=f"{kind}: delta_m over all tasks, clipped minus not, in percent",

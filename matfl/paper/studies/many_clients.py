@@ -282,42 +282,32 @@ def claims(records: Sequence[Record]) -> list[Claim]:
     most = table.iloc[-1]
     grown = slopes(table)
     return [
-        Claim(
-            text="The error of cosines from sketches is the theory's.",
-            parts=(
-                Part(
-                    statistic="measured error over sqrt((1 + cos²) / d), minus 1, mean over lengths",
-                    value=estimate(found.assign(x=found["error"] / found["theory"] - 1).groupby("seed")["x"].mean()),
-                    rule=Within(0.1),
-                ),
-            ),
+        Claim.of(
+            "The error of cosines from sketches is the theory's.",
+            statistic="measured error over sqrt((1 + cos²) / d), minus 1, mean over lengths",
+            value=estimate(found.assign(x=found["error"] / found["theory"] - 1).groupby("seed")["x"].mean()),
+            rule=Within(0.1),
         ),
-        Claim(
-            text=f"{LENGTH} numbers a layer find a client's partners as well as whole updates do.",
-            parts=(
-                Part(
-                    statistic="share of partners among friends, from sketches minus from whole updates",
-                    value=estimate(at["partners"] - at["partners_exact"]),
-                    rule=Within(0.1),
-                ),
-            ),
+        Claim.of(
+            f"{LENGTH} numbers a layer find a client's partners as well as whole updates do.",
+            statistic="share of partners among friends, from sketches minus from whole updates",
+            value=estimate(at["partners"] - at["partners_exact"]),
+            rule=Within(0.1),
             note=f"From {int(longest['length'].iloc[0])} numbers {longest['partners'].mean():.2f}, from whole updates "
             f"{at['partners_exact'].mean():.2f}.",
         ),
-        Claim(
-            text=f"The step of {int(most['clients'])} clients takes less than 1 GB above the interpreter.",
-            parts=(Part(statistic="peak memory in GB", value=exact(float(most["peak_mb"]) / 1e3), rule=Below(1.0)),),
+        Claim.of(
+            f"The step of {int(most['clients'])} clients takes less than 1 GB above the interpreter.",
+            statistic="peak memory in GB",
+            value=exact(float(most["peak_mb"]) / 1e3),
+            rule=Below(1.0),
             note=f"Their updates are {4 * most['clients'] * most['parameters'] / 1e9:.1f} GB.",
         ),
-        Claim(
-            text="Each update is added about once, not once for each model.",
-            parts=(
-                Part(
-                    statistic=f"additions of an update with {int(most['clients'])} clients, C = {TASKS}",
-                    value=exact(float(most["additions"])),
-                    rule=Below(2.0),
-                ),
-            ),
+        Claim.of(
+            "Each update is added about once, not once for each model.",
+            statistic=f"additions of an update with {int(most['clients'])} clients, C = {TASKS}",
+            value=exact(float(most["additions"])),
+            rule=Below(2.0),
         ),
         Claim(
             text="Comparing sketches grows with the square of the clients; nearest neighbours grow more slowly.",

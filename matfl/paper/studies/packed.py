@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matfl.config.run_config import RunConfig
-from matfl.paper.claims import Claim, Part, Within
+from matfl.paper.claims import Claim, Within
 from matfl.paper.stats import estimate
 from matfl.paper.studies import diagnostics
 from matfl.paper.studies.base import Plan, regime
@@ -85,42 +85,30 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
 
     where = regime(runs[0].config)
     return [
-        Claim(
-            text="A quarter of the bytes (int8) leaves grouping as it was.",
-            parts=(
-                Part(
-                    statistic="mean change (L1) of a client's weights in round 1",
-                    value=change("int8", "change"),
-                    rule=Within(0.05),
-                    digits=3,
-                ),
-            ),
+        Claim.of(
+            "A quarter of the bytes (int8) changes a client's weights in round 1 by less than .05.",
+            statistic="mean change (L1) of a client's weights in round 1",
+            value=change("int8", "change"),
+            rule=Within(0.05),
+            digits=3,
             note=f"{sizes['float32']:.2f} MB a client and round in float32, {sizes['int8']:.2f} in int8; the most "
             "that two rows can differ by is 2.",
             regime=where,
         ),
-        Claim(
-            text="A hundredth of the numbers (top 1 %) leaves grouping as it was.",
-            parts=(
-                Part(
-                    statistic="mean change (L1) of a client's weights in round 1",
-                    value=change("top 1 %", "change"),
-                    rule=Within(0.05),
-                    digits=3,
-                ),
-            ),
+        Claim.of(
+            "A hundredth of the numbers (top 1 %) changes a client's weights in round 1 by less than .05.",
+            statistic="mean change (L1) of a client's weights in round 1",
+            value=change("top 1 %", "change"),
+            rule=Within(0.05),
+            digits=3,
             regime=where,
         ),
-        Claim(
-            text="int8 with error feedback costs no quality.",
-            parts=(
-                Part(
-                    statistic="delta_m against float32, in percent",
-                    value=change("int8", "delta_m"),
-                    rule=Within(2.0),
-                    digits=1,
-                ),
-            ),
+        Claim.of(
+            "int8 with error feedback changes quality by less than 2 %.",
+            statistic="delta_m against float32, in percent",
+            value=change("int8", "delta_m"),
+            rule=Within(2.0),
+            digits=1,
             regime=where,
         ),
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from matfl.config.run_config import RunConfig
-from matfl.paper.claims import Above, Below, Claim, Part
+from matfl.paper.claims import Above, Below, Claim
 from matfl.paper.stats import chance_of_choice, estimate, paired
 from matfl.paper.studies import diagnostics
 from matfl.paper.studies.base import Plan, regime
@@ -122,7 +122,7 @@ def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
     config = runs[0].config
     chance, names = chances(runs)["partners"], len(dict.fromkeys(client_pairs(runs[0])))
     longest = int(signals["length"].max())
-    strongest = min(EPSILONS)
+    strongest, weakest = min(EPSILONS), max(e for e in EPSILONS if np.isfinite(e))
 
     def at(table: pd.DataFrame, column: str, epsilon: float) -> list[float]:
         rows = table[(table["length"] == longest) & (table["epsilon"] == epsilon)]
@@ -133,51 +133,35 @@ def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
     sketch = found[found["noised"] == "the sketch alone"].set_index("seed")["delta_m"]
     where = f"{regime(config)}; delta 1e-5, sketches of {longest} numbers a layer"
     return [
-        Claim(
-            text="Sketches without noise tell which task a client has.",
-            parts=(
-                Part(
-                    statistic=f"accuracy of the nearest mean (chance {1 / names:.2f})",
-                    value=estimate(at(tasks, "accuracy", float("inf"))),
-                    rule=Above(1 / names),
-                ),
-            ),
+        Claim.of(
+            "Sketches without noise tell a client's task better than chance.",
+            statistic=f"accuracy of the nearest mean (chance {1 / names:.2f})",
+            value=estimate(at(tasks, "accuracy", float("inf"))),
+            rule=Above(1 / names),
             regime=where,
         ),
-        Claim(
-            text=f"At epsilon {strongest:g} for a whole run, sketches no longer tell the task.",
-            parts=(
-                Part(
-                    statistic=f"accuracy of the nearest mean minus chance, with a margin of {1 / names:.2f}",
-                    value=estimate(np.array(at(tasks, "accuracy", strongest)) - 1 / names),
-                    rule=Below(1 / names),
-                ),
-            ),
+        Claim.of(
+            f"At epsilon {strongest:g} for a whole run, sketches tell a task less than twice as often as chance.",
+            statistic=f"accuracy of the nearest mean minus chance ({1 / names:.2f})",
+            value=estimate(np.array(at(tasks, "accuracy", strongest)) - 1 / names),
+            rule=Below(1 / names),
             regime=where,
         ),
-        Claim(
-            text=f"Grouping survives epsilon {max(e for e in EPSILONS if np.isfinite(e)):g} on sketches.",
-            parts=(
-                Part(
-                    statistic=f"share of partners among friends (chance {chance:.2f})",
-                    value=estimate(at(signals, "partners", max(e for e in EPSILONS if np.isfinite(e)))),
-                    rule=Above(chance),
-                ),
-            ),
+        Claim.of(
+            f"At epsilon {weakest:g}, sketches find partners more often than chance.",
+            statistic=f"share of partners among friends (chance {chance:.2f})",
+            value=estimate(at(signals, "partners", weakest)),
+            rule=Above(chance),
             note=f"Without noise {np.mean(at(signals, 'partners', float('inf'))):.2f}, at epsilon {strongest:g} "
             f"{np.mean(at(signals, 'partners', strongest)):.2f}.",
             regime=where,
         ),
-        Claim(
-            text=f"Noise on sketches alone costs less than noise on all that leaves a client (epsilon {EPSILON:g}).",
-            parts=(
-                Part(
-                    statistic="delta_m with noise on the sketch minus with noise on everything, in percent",
-                    value=estimate(paired(sketch.to_dict(), noised.to_dict())),
-                    rule=Above(0),
-                    digits=1,
-                ),
-            ),
+        Claim.of(
+            f"Noise on sketches alone costs less than noise on all that leaves a client (epsilon {EPSILON:g}).",
+            statistic="delta_m with noise on the sketch minus with noise on everything, in percent",
+            value=estimate(paired(sketch.to_dict(), noised.to_dict())),
+            rule=Above(0),
+            digits=1,
             regime=where,
         ),
     ]

@@ -298,10 +298,12 @@ class Session:
         base = Path(folder) / f"{self.study}_{name}"
         save(fig, base, self.provenance())
         if data is not None:
+            from pandas.api.types import is_integer_dtype
+
             named = data.index.names != [None]
             data.to_csv(
                 base.with_name(base.name + ".csv"),
-                index=named or data.index.dtype == object,
+                index=named or not is_integer_dtype(data.index.dtype),
                 float_format="%.6g",
                 lineterminator="\n",
             )

@@ -69,6 +69,7 @@ class Signals:
             "attacks": [list(ATTACKS), list(COUNTS), STRENGTH],
             "present": list(PRESENT),
             "draws": [HASHES, DRAWS, SUBSETS],
+            "noise": "drawn anew for every seed",
             "data": data_version(self.config),
         }
 
@@ -84,7 +85,7 @@ class Signals:
             found["absent"] += _absent(round, before[1] if before and before[0] == round.number - 1 else None)
             before = round.number, round.updates.updates_NP.clone()  # type: ignore[union-attr]
             found["sketches"] += _sketched(round)
-            rows, told = _private(round)
+            rows, told = _private(round, releases=self.config.rounds)
             found["private"] += rows
             found["tasks"] += told
             if round.number == max(self.rounds):
@@ -160,9 +161,12 @@ def _sketched(round: Round) -> list[dict[str, Any]]:
 # --- private ----------------------------------------------------------------------------------------------------------
 
 
-def _private(round: Round) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """(how well partners are found, how well tasks are told) from private sketches, a row a (length, epsilon, draw)."""
-    k, updates, releases = min(round.config.k, round.n), round.updates, round.config.rounds
+def _private(round: Round, *, releases: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(how well partners are found, how well tasks are told) from private sketches, a row a (length, epsilon, draw).
+
+    Epsilon is what a client spends on `releases` sketches, one a round of the run.
+    """
+    k, updates, seed = min(round.config.k, round.n), round.updates, round.config.seed
     exact = _decided(cosine(gram(updates, updates.layout.voting)), k)
     rows, told = [], []
     for length in PRIVATE_LENGTHS:
@@ -170,7 +174,7 @@ def _private(round: Round) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         for epsilon in EPSILONS:
             noise = noise_for(epsilon, releases)
             for draw in range(HASHES):
-                generator = stream("private signals", round.number, length, str(epsilon), draw)
+                generator = stream(seed, "private signals", round.number, length, str(epsilon), draw)
                 noisy_LNd = torch.stack(
                     [private_sketch(one, noise=noise, generator=generator) for one in plain_LNd.transpose(0, 1)], 1
                 )

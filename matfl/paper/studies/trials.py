@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from matfl.config.run_config import RunConfig
+from matfl.core.settings import parse_settings
 from matfl.paper.studies.base import base_config, report_seeds, setting, sizes
 from matfl.tasks.meters import delta_m
 from matfl.tasks.task import TASKS, pairs
@@ -49,7 +50,8 @@ def trial(preset: str, settings: str = "", *, seed: int = 0, **changes: Any) -> 
         "images_per_client": size.trial_images,
         "k": min(base.k, len(pairs(tasks)) * clients),
     }
-    given = {name: value for name, value in few.items() if name not in settings}
+    asked = parse_settings(settings, where="settings")
+    given = {name: value for name, value in few.items() if name not in asked}
     return setting(base, tasks, clients_per_task=clients, seed=seed, **{**given, **changes})
 
 
