@@ -86,7 +86,8 @@ def class_frequencies(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.plot(pixels, y, "o", color="#004488", label="of pixels", clip_on=False)
     ax.set_yticks(y, frame["class_name"])
     ax.set_xscale("log")
-    ticks = [10.0**e for e in range(round(np.log10(least)), 3)]
+    lowest = round(np.log10(least))
+    ticks = [10.0**e for e in range(2, lowest - 1, -1 if lowest > -2 else -2)]  # room for labels in a narrow panel
     ax.set(xlabel="share (%)", xlim=(least, 100), ylim=(-0.6, len(frame) - 0.4))
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
