@@ -26,7 +26,7 @@ from matfl.paper.studies import (
     scale_privacy_attacks,
     signals,
 )
-from matfl.paper.studies.store import Record
+from matfl.paper.studies.store import Record, load_or_compute
 from matfl.runs.captured import captured
 from matfl.server.attacks import attackers
 from matfl.server.grouping import cosine, gram
@@ -39,6 +39,13 @@ def _close():
 
 
 # --- many -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_measured_from_within_a_worker_process(tmp_path):
+    job = many_clients.Crowds(clients=(20, 30), parameters=2_000)
+    (found,) = load_or_compute([job], runs_dir=tmp_path, jobs=2)
+    assert [row["clients"] for row in found.values["rows"]] == [20, 30]
+    assert all(row["peak_mb"] >= 0 for row in found.values["rows"])
 
 
 def test_planted_clients_are_alike_within_tasks_alone():

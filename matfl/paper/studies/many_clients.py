@@ -6,12 +6,10 @@ memory is that of the server's step alone.
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from matfl.core.processes import child_of_this
 from matfl.paper.claims import AtLeast, Below, Claim, Part, Within
 from matfl.paper.stats import estimate, exact
 from matfl.paper.studies.base import Plan, report_seeds, sizes
@@ -91,7 +90,9 @@ def measure(clients: int, parameters: int, ways: Sequence[str]) -> dict[str, Any
 
     Ways: 'exact' (whole updates held and compared), 'sketches' (block by block), 'nearest' (a graph of neighbours).
     """
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    from joblib.externals.loky import ProcessPoolExecutor  # the standard one cannot start from within a loky worker
+
+    with ProcessPoolExecutor(1, **child_of_this()) as pool:
         return pool.submit(_measure, clients, parameters, tuple(ways)).result()
 
 
