@@ -212,6 +212,7 @@ def test_a_killed_making_can_be_repeated_and_leaves_nothing(tmp_path: Path, imag
         make(tmp_path / "cut", train=4, val=1, size=32, seed=1)
 
 
+@pytest.mark.slow
 def test_a_terminated_making_leaves_nothing_at_once(tmp_path: Path) -> None:
     arguments = [sys.executable, "-m", "matfl", "data", "make", str(tmp_path), "--train", "3000", "--size", "96"]
     with subprocess.Popen(arguments) as process:
@@ -224,6 +225,7 @@ def test_a_terminated_making_leaves_nothing_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     workers = [line.split()[0] for line in started(tmp_path, 2, 3)]
     assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]

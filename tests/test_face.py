@@ -112,6 +112,7 @@ def without_extras(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", start + code], cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_client_s_installation_trains_and_runs_the_command_line(tmp_path):
     code = """
 import os

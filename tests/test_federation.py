@@ -269,6 +269,7 @@ def test_bytes_are_those_of_the_floating_point_tensors(trained):
     assert trained(method="local").rounds[0]["bytes_up"] == 0
 
 
+@pytest.mark.slow
 def test_bytes_count_what_methods_send_beside_a_model_and_models_of_clients(trained, cache):
     def sent(method):
         row = trained(method=method).rounds[-1]

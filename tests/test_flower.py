@@ -594,6 +594,7 @@ def test_the_bench_finds_messages_hardly_larger_than_their_numbers(tmp_path, cap
     assert "wire over payload" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_matfl_imports_no_flower():
     code = (
         "import sys, matfl, matfl.runs.engine, matfl.cli.main\nsys.exit('flwr' in sys.modules or 'ray' in sys.modules)"

@@ -51,6 +51,7 @@ def wait_for(condition, seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_units_of_a_job(tmp_path):
     numbers = (1, 2, 3, 4, 5, 6)
     both = [computing(tmp_path, numbers=numbers, seconds=0.4) for _ in range(2)]

@@ -372,6 +372,7 @@ def test_records_keep_votes_that_a_part_of_the_studies_does_not_need(tmp_path: P
     assert [path.name for path in (tmp_path / "out").iterdir()] == [config.name]
 
 
+@pytest.mark.slow
 def test_two_drawings_into_one_folder_wait_for_each_other(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from threading import Thread
 

@@ -173,6 +173,7 @@ def test_steps_stand_beside_their_theory(kept: Path) -> None:
     assert own["own"].mean() == pytest.approx(1.4142 * one["own"].mean(), rel=0.01)
 
 
+@pytest.mark.slow
 def test_partners_turn_against_each_other(kept: Path) -> None:
     frame = why.decay(why.decay_runs(planned(kept)))
     assert frame[frame["clients_per_task"] == 1]["partners"].isna().all()

@@ -48,6 +48,7 @@ def test_what_is_given_comes_before_the_environment(tmp_path, monkeypatch):
     assert given.without_records() == Workspace(tmp_path / "a", records=(), cache="c", data="~/d")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [ROOT, ROOT / "notebooks"], ids=["checkout", "notebooks"])
 def test_command_line_notebook_and_script_agree(folder):
     code = "from matfl.runs.workspace import Workspace; print(Workspace().runs)"
