@@ -14,13 +14,14 @@ import pytest
 import real_layouts as files
 import torch
 from PIL import Image
+from scipy import ndimage
 from scipy.sparse import csc_array
 from skimage.morphology import thin
 
 from matfl.config.run_config import RunConfig
 from matfl.data import DataError, Split, check, load_split
 from matfl.data.decode import VALID_NORMALS, Sample, laplacian_edges
-from matfl.data.decoded import resize_nearest, resize_normals
+from matfl.data.decoded import resize_lines, resize_nearest, resize_normals
 from matfl.data.layouts import locate, open_layout
 from matfl.tasks.edges import truth as edge_truth
 
@@ -112,6 +113,8 @@ def test_network_size_samples_the_native_labels(original: Path, tmp_path: Path, 
                 np.testing.assert_allclose(np.linalg.norm(vectors, axis=0)[vectors.any(0)], 1, atol=2e-3)
             elif task == "depth":
                 np.testing.assert_allclose(labels[i], nearest, rtol=1e-3)
+            elif task == "edge":
+                np.testing.assert_array_equal(labels[i], resize_lines(truth[task], (32, 32)))
             else:
                 np.testing.assert_array_equal(labels[i], nearest)
 
@@ -132,6 +135,25 @@ def test_resized_normals_are_unit_vectors_or_zero_and_constant_fields_stay() -> 
     assert 0 < known.sum() < 100
     np.testing.assert_allclose(small[:, known].T, np.tile([0.6, 0, 0.8], (known.sum(), 1)), atol=1e-6)
     assert not small[:, ~known].any()
+
+
+def test_a_thin_line_stays_whole_when_it_is_made_smaller() -> None:
+    row, column = np.mgrid[:90, :70]
+    ring = laplacian_edges(((row - 45) ** 2 + (column - 35) ** 2 < 24**2).astype(np.uint8)).astype(np.uint8)
+    small = resize_lines(ring, (10, 10))
+    naive = np.array([[ring[9 * i : 9 * i + 9, 7 * j : 7 * j + 7].max() for j in range(10)] for i in range(10)])
+    np.testing.assert_array_equal(small, naive)
+    holes, count = ndimage.label(small == 0)
+    assert count == 2, "what is inside stays apart from what is outside"
+    assert holes[5, 5] != holes[0, 0]
+    assert ndimage.label(resize_nearest(ring, (10, 10)) == 0)[1] == 1, "the nearest pixels break it"
+
+
+def test_lines_take_the_nearest_pixel_where_nothing_shrinks_and_no_label_is_the_least() -> None:
+    labels = np.array([[0, 1, 255, 255], [255, 0, 255, 255]], np.uint8)
+    assert resize_lines(labels, (2, 4)).tolist() == labels.tolist()
+    assert resize_lines(labels, (1, 2)).tolist() == [[1, 255]]
+    assert resize_lines(labels[:1], (2, 8)).tolist() == [[0, 0, 1, 1, 255, 255, 255, 255]] * 2
 
 
 def test_tensors_follow_the_indices(original: Path, tmp_path: Path) -> None:

@@ -121,3 +121,24 @@ def test_table_2_has_k_only_where_a_method_knows_one() -> None:
     assert list(sweep.frame.index) == ["Single-Task FL", "Plain Many-Task FL", "FedProx", "MaT-FL, K = 4"]
     assert "**" in sweep.markdown().splitlines()[-1]
     assert "n = 1 seed (no spread" in printed.k_sweep(runs(1), k_sweep.numbers(runs(1))).caption
+
+
+def test_packings_are_means_over_seeds_with_their_spread() -> None:
+    frame = pd.DataFrame(
+        {
+            "packing": ["float32", "float32", "int8", "int8"],
+            "seed": [0, 1, 0, 1],
+            "megabytes": [4.0, 4.0, 1.0, 1.0],
+            "delta_m": [0.0, 0.0, -1.0, 1.0],
+            "partners": [0.8, 0.6, 0.5, 0.5],
+            "change": [0.0, 0.0, 0.1, 0.3],
+        }
+    )
+    table = printed.packings(runs(2), frame)
+    assert table.frame.loc["int8"].tolist() == pytest.approx([1.0, 0.0, 0.5, 0.2])
+    assert table.spread is not None
+    assert table.spread.loc["float32", "partners"] == pytest.approx(0.1414, abs=1e-3)
+    plain, packed = table.markdown().splitlines()[-2:]
+    assert "**1.00 ± 0.00**" in packed, "fewer bytes are better"
+    assert "**0.70 ± 0.14**" in plain
+    assert "n = 2 seeds" in table.caption

@@ -29,10 +29,10 @@ from matfl.core.streams import stream
 from matfl.data import load_split, make
 from matfl.data.augment import augment
 from matfl.data.decode import Sample
-from matfl.data.decoded import resize_image, resize_nearest, resize_normals
+from matfl.data.decoded import resize_image, resize_label
 from matfl.data.layouts import locate
 from matfl.scenes import render
-from matfl.tasks.task import DOMAINS, pairs
+from matfl.tasks.task import DOMAINS, TASKS, pairs
 
 __all__ = ["PARTS", "main"]
 
@@ -105,7 +105,7 @@ def _read(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
                     sample = Sample(layout, split.ids[i])
                     resize_image(sample.image(), size)
                     label = sample.label(task)
-                    resize_normals(label, size) if label.ndim == 3 else resize_nearest(label, size)
+                    resize_label(label, size, TASKS[task])
                 return min(options.batch, len(split))
 
             found = race({"matfl": cached, "reference": from_files}, **_race(options))

@@ -19,7 +19,7 @@ from matfl.data.pictures import open_picture, picture_size, rgb
 
 __all__ = ["DECODING_VERSION", "PARTS", "PERSON", "VALID_NORMALS", "Sample", "laplacian_edges"]
 
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 """Part of the cache's key: raise it when any decoded array changes."""
 
 PERSON = 15

@@ -34,7 +34,7 @@ from matfl.tasks.task import TASKS, Domain, Task
 __all__ = ["ArraySource", "FolderSource", "OwnReader", "from_arrays", "from_folder"]
 
 SPLITS = ("train", "val")
-RESAMPLING = 1
+RESAMPLING = 2
 """Raised whenever the arrays that follow from the same files change."""
 
 

@@ -51,6 +51,8 @@ class Task(ABC):
     geometry: ClassVar[Literal["nearest", "distance", "direction"]] = "nearest"
     """How labels follow a picture that is turned and zoomed: they stay what they are; are divided by the zoom (of
     things that come nearer); or turn with it."""
+    thin: ClassVar[bool] = False
+    """Whether labels are lines a pixel wide, which stay whole lines when a picture is made smaller."""
 
     name: str
     title: str

@@ -160,6 +160,8 @@ class BinaryMap(Task):
 class EdgeMap(BinaryMap):
     """Thin boundaries: a binary map measured by ODS-F (`matfl.tasks.edges`)."""
 
+    thin: ClassVar[bool] = True
+
     main_metric: str = "odsF"
     positive_weight: float | None = 0.95
 

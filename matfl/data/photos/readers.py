@@ -18,7 +18,7 @@ from matfl.tasks.task import Domain
 
 __all__ = ["VERSION", "Nyuv2Reader", "PeopleReader", "PhotosReader", "open_form"]
 
-VERSION = 1
+VERSION = 2
 """Part of the cache's key and of a run's provenance: raise it when any decoded array changes."""
 
 

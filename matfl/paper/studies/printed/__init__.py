@@ -29,10 +29,14 @@ from matfl.paper.studies.printed.diagnostics import (
     transfer,
     variants,
 )
+from matfl.paper.studies.printed.scale import absences, astray, away, growth, packings, releases, secure_sums
 
 __all__ = [
     "CONSTANT",
+    "absences",
     "agreement",
+    "astray",
+    "away",
     "beside_paper",
     "bytes_to",
     "choice",
@@ -44,14 +48,18 @@ __all__ = [
     "dilution",
     "fits",
     "grouping",
+    "growth",
     "k_sweep",
     "layers",
     "losses",
     "methods",
     "needs",
+    "packings",
     "paper_layout",
     "photographs",
+    "releases",
     "rounds",
+    "secure_sums",
     "server",
     "steps",
     "transfer",

@@ -1,0 +1,116 @@
+"""Tables of notebook 10: many, private, hostile and absent clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from matfl.paper.names import method_title
+from matfl.paper.studies import absent, many_clients, private
+from matfl.paper.studies.printed.basis import count, described
+from matfl.paper.tables import COLUMNS, Column, Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from matfl.runs.run import Run
+
+__all__ = ["absences", "astray", "away", "growth", "packings", "releases", "secure_sums"]
+
+PARTNERS = Column(title="partners among friends", better=1)
+
+
+def growth(cost: pd.DataFrame) -> Table:
+    """How the parts of a server step grow with the number of clients."""
+    columns = (
+        ("slope", Column(title="slope")),
+        ("measured up to", Column(title="measured up to", unit="clients", digits=0)),
+        ("seconds there", Column(title="there", unit="s")),
+        ("seconds at a million", Column(title="a million on paper", unit="s", digits=0)),
+    )
+    return Table(
+        frame=many_clients.slopes(cost),
+        columns=columns,
+        caption="Growth of a server step's parts: slope of the logarithms of processor time over the last three "
+        "numbers of clients. Measured once on one machine.",
+    )
+
+
+def packings(runs: Sequence[Run], frame: pd.DataFrame) -> Table:
+    """Bytes of an update, and what they cost in quality and grouping; `frame` is that of `packed.table`."""
+    columns = (
+        ("megabytes", Column(title="a client and round", unit="MB", better=-1)),
+        ("delta_m", _against("float32")),
+        ("partners", PARTNERS),
+        ("change", Column(title="change of weights in round 1", unit="L1", digits=3)),
+    )
+    return _by(frame, ["packing"], columns, f"Packed updates; {described(runs)}.")
+
+
+def releases(runs: Sequence[Run]) -> Table:
+    """What noise on everything, or on sketches alone, costs."""
+    columns = (("delta_m", _against("no noise")), ("partners", PARTNERS))
+    frame = private.table(runs)
+    frame["epsilon"] = frame["epsilon"].map(lambda value: "∞" if value == float("inf") else f"{value:g}")
+    return _by(frame, ["noised", "epsilon"], columns, f"Client-level privacy; {described(runs)}.")
+
+
+def secure_sums(runs: Sequence[Run]) -> Table:
+    """Secure aggregation beside grouping by sketches, on paper."""
+    honest = [run for run in runs if private.release(run.config) == "nothing"]
+    return Table(
+        frame=private.secure_sums(runs),
+        columns=(("mean", Column(title="mean over rounds", digits=1)),),
+        caption=f"Secure sums within groups, counted from the weights of MaT-FL's honest runs; {count(honest)}.",
+    )
+
+
+def astray(frame: pd.DataFrame) -> Table:
+    """How far attacks lead tasks without an attacker; `frame` is that of `scale_privacy_attacks.given`."""
+    return Table(
+        frame=frame.rename_axis("attack"),
+        columns=tuple((str(name), Column(title=_defence(str(name)))) for name in frame),
+        caption="How far a step leads tasks without an attacker of their own astray, in lengths of the honest step, "
+        "mean over seeds; columns are defences.",
+    )
+
+
+def away(frame: pd.DataFrame) -> Table:
+    """Where weights go when clients are away or late; `frame` is that of `scale_privacy_attacks.away`."""
+    titles = {
+        "others": "weight of other tasks",
+        "own": "own weight",
+        "partners": "partners' weight",
+        "fresh": "partners in time among friends",
+        "late": "late partners among friends",
+    }
+    return Table(
+        frame=frame,
+        columns=tuple((name, Column(title=title)) for name, title in titles.items()),
+        caption="Weights and friends (shares) where clients are away or late, mean over rounds, draws and seeds.",
+    )
+
+
+def absences(runs: Sequence[Run]) -> Table:
+    """What absence and lateness cost."""
+    columns = (("delta_m", _against("single-task FL with all clients in time")),)
+    frame = absent.table(runs)
+    place = {case: i for i, case in enumerate(frame["case"].unique())}
+    frame = frame.sort_values("case", key=lambda case: case.map(place), kind="stable")
+    return _by(frame, ["case", "method"], columns, f"Few and late clients; {described(runs)}.")
+
+
+def _defence(name: str) -> str:
+    method, comma, more = name.partition(",")
+    return method_title(method) + comma + more
+
+
+def _against(what: str) -> Column:
+    return replace(COLUMNS["delta_m"], title=f"Δm against {what}")
+
+
+def _by(frame: pd.DataFrame, index: list[str], columns: tuple[tuple[str, Column], ...], caption: str) -> Table:
+    """Means and standard deviations over seeds of `columns`, a row a group."""
+    grouped = frame.groupby(index, sort=False)[[name for name, _ in columns]]
+    return Table(frame=grouped.mean(), spread=grouped.std(ddof=1), columns=columns, caption=caption)
