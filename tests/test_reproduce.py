@@ -172,6 +172,7 @@ session.report([Claim(text="The number is positive.", parts=(part,))])
     return tmp_path
 
 
+@pytest.mark.slow
 def test_notebooks_are_executed_and_their_claims_reported(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce(preset="smoke", parameters={"number": "3"}, workspace=Workspace(small / "runs")) == 0
     out = small / "figures" / "smoke-number=3"

@@ -41,6 +41,7 @@ def _close():
 # --- many -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_from_within_a_worker_process(tmp_path):
     job = many_clients.Crowds(clients=(20, 30), parameters=2_000)
     (found,) = load_or_compute([job], runs_dir=tmp_path, jobs=2)

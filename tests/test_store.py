@@ -62,6 +62,13 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert not list(tmp_path.glob(".*.tmp*"))
 
 
+def test_loaded_tensors_begin_where_fresh_ones_do(tmp_path):
+    stored(tmp_path, 1)
+    loaded, _ = store.load_checkpoint(tmp_path, CONFIG)
+    places = {name: tensor.data_ptr() % 64 for name, tensor in loaded.items()}
+    assert set(places.values()) == {0}, "a product's last bits follow from it, so a resumed run would be another"
+
+
 def test_same_rounds_give_the_same_bytes(tmp_path):
     for name in ("one", "two"):
         stored(tmp_path / name, 2)

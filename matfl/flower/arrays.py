@@ -100,7 +100,7 @@ def from_arrays(
             tensors[name] = torch.empty(shape, device="meta")
             continue
         try:
-            tensors[name] = torch.from_numpy(array.numpy().copy()).to(device)
+            tensors[name] = torch.from_numpy(array.numpy()).clone().to(device)
         except (ValueError, TypeError, EOFError, OSError) as error:
             raise ValueError(f"array {name!r} cannot be read ({type(error).__name__})") from None
     return tensors

@@ -289,7 +289,8 @@ def load_checkpoint(path: Path, config: RunConfig) -> tuple[dict[str, Tensor], R
     number = stored_round(path, config)
     file = path / _CHECKPOINT
     try:
-        tensors = load_file(check_file(path, _CHECKPOINT))
+        # Each in memory of its own: products of tensors that begin at odd places, as in a mapped file, round otherwise.
+        tensors = {name: tensor.clone() for name, tensor in load_file(check_file(path, _CHECKPOINT)).items()}
     except DamageError as error:
         raise _damaged(error.path, error.reason) from None
     except (SafetensorError, OSError) as error:
