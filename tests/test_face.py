@@ -59,6 +59,7 @@ def test_importing_it_imports_nothing_heavy():
 
 
 def test_the_newcomer_s_lines(small, capsys):
+    plt.close("all")  # what other tests left open is drawn into
     exec(block("matfl.choices(ours)"), names := {})
     table = capsys.readouterr().out
     assert "single_task" in table
