@@ -31,10 +31,10 @@ def forget() -> None:
         TASKS.remove(task.name)
 
 
-def register() -> Domain:
+def register(size: int = 32) -> Domain:
     """Make the two tasks and their domain known; the domain."""
     TASKS.register(HEIGHT)
     TASKS.register(BRIGHT)
     return DOMAINS.register(
-        from_arrays("slopes", train=arrays(16, 0), val=arrays(4, 1), channels={"height": 1, "bright": 2})
+        from_arrays("slopes", train=arrays(16, 0, size), val=arrays(4, 1, size), channels={"height": 1, "bright": 2})
     )

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import own_data
 import pytest
+import torch.nn.functional as F
 
-from matfl.config.run_config import preset
+from matfl.config.run_config import override, preset
+from matfl.data import load_split
 from matfl.paper.studies import benchmark, constants, photographs
 from matfl.paper.studies.store import Record, job_name, load_or_compute, write_record
 from matfl.paper.studies.training import constant_scores
+from matfl.tasks.task import DOMAINS, TASKS
 
 
 def record() -> Record:
@@ -77,3 +82,19 @@ def test_constant_answers_are_stored_once_a_seeds_pictures(nowhere) -> None:
     assert level["indoor/depth"] == pytest.approx((each[0]["indoor/depth"] + each[1]["indoor/depth"]) / 2)
     assert len(list((nowhere / "runs").glob("constants-*"))) == 2
     assert len(constants.jobs("photos")) == 1
+
+
+def test_constant_answers_are_measured_where_models_are_at_native_size(nowhere) -> None:
+    own_data.register(size=64)
+    try:
+        config = override(
+            preset("smoke"), tasks="slopes/height,slopes/bright", size=32, k=1, images_train=0, images_val=0
+        )
+        found = constant_scores(config)
+        learned = np.asarray(load_split(config, DOMAINS.find("slopes"), "train").labels["height"])
+        constant = TASKS.find("height").constant(learned, 1)
+        large = F.interpolate(constant, (64, 64), mode="bilinear", align_corners=False).numpy()[0, 0]
+        truth = own_data.arrays(4, 1, 64)["height"]
+        assert found["slopes/height"] == pytest.approx(np.sqrt(np.nanmean((large - truth) ** 2)), rel=1e-4)
+    finally:
+        own_data.forget()

@@ -38,6 +38,7 @@ __all__ = [
     "mean_gradient",
     "mean_loss",
     "measure",
+    "measure_answers",
     "resolve_precision",
     "train",
 ]
@@ -301,6 +302,20 @@ def measure(
     A pair of one task is its only part. Images enter at network size; answers go to each image's own size before they
     are measured (`answers`). Images of one size go through the network together, and once for all parts.
     """
+    return measure_answers(
+        lambda images_u8, size: answers(model, images_u8, pair, config, size=size), split, pair, config, device=device
+    )
+
+
+def measure_answers(
+    answer: Callable[[Tensor, tuple[int, int]], Sequence[Tensor]],
+    split: Split,
+    pair: Pair,
+    config: RunConfig,
+    *,
+    device: torch.device | str,
+) -> dict[Pair, Meter]:
+    """As `measure`, of whatever answers on images (B, 3, H, W) at a size, once for each part."""
     measured = {part: part.meter(edge_protocol=config.edge_protocol) for part in pair.parts}
     height, width = split.images.shape[-2:]
     at_once = max(1, min(64, PIXELS // (height * width)))
@@ -311,14 +326,13 @@ def measure(
         for first in range(0, len(members), at_once):
             indices = members[first : first + at_once]
             images, targets = split.tensors_of(pair, indices, device)
-            answered = answers(model, images, pair, config, size=size)
             own = targets.parts if isinstance(targets, Packed) else (targets,)
-            for (part, meter), answer, target in zip(measured.items(), answered, own, strict=True):
+            for (part, meter), answered, target in zip(measured.items(), answer(images, size), own, strict=True):
                 if split.natives is not None:
                     truth = [torch.from_numpy(split.truth(part.task.name, i)) for i in indices]
-                    meter.update(answer, torch.stack(truth).to(device))
+                    meter.update(answered, torch.stack(truth).to(device))
                 else:
-                    meter.update(answer, target)
+                    meter.update(answered, target)
     return measured
 
 

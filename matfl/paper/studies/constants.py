@@ -33,11 +33,16 @@ class ConstantAnswers:
     alone = False
 
     def spec(self) -> dict[str, Any]:
-        """Everything that decides the scores."""
+        """Everything that decides the scores; those of real pictures are at native size."""
         from matfl.runs.engine import data_version
 
         version = data_version(self.config)
-        return {"config": self.config.identity, "data": {k: v for k, v in version.items() if k != "start"}}
+        real = not all(p.domain.rendered for p in pairs(self.config.tasks))
+        return {
+            "config": self.config.identity,
+            "data": {k: v for k, v in version.items() if k != "start"},
+            **({"measured": "native"} if real else {}),
+        }
 
     def units(self) -> list[str]:
         """The domains."""

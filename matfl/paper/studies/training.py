@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from matfl.client.training import learning_rate, loss_weight, measure, resolve_precision, train
+from matfl.client.training import learning_rate, loss_weight, measure, measure_answers, resolve_precision, train
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import derive, stream
 from matfl.data import load_split, partition
@@ -20,7 +21,7 @@ from matfl.models.starts import start_backbone
 from matfl.paper.studies.store import Arrays
 from matfl.tasks.joint import Packed, Targets
 from matfl.tasks.meters import Meter
-from matfl.tasks.task import Pair, pair, pairs, parts_of
+from matfl.tasks.task import Pair, Task, pair, pairs, parts_of
 
 __all__ = ["constant_scores", "single_update", "train_centrally"]
 
@@ -143,7 +144,7 @@ def _batches(n: int, size: int, generator: torch.Generator) -> list[Tensor]:
 
 
 def constant_scores(config: RunConfig) -> dict[str, float]:
-    """Main metric of each pair for the answer that never looks at the picture, on the validation images.
+    """Main metric of each pair for the answer that never looks at the picture, measured as a model's answers are.
 
     At every pixel the best such answer for the metric (`Task.constant`), found on the training images: the class map of
     greatest mIoU, the frequency (saliency, edges), the direction of least mean angle, the mean (depth).
@@ -151,11 +152,13 @@ def constant_scores(config: RunConfig) -> dict[str, float]:
     found = {}
     for p in parts_of(config.tasks):
         train_split, val = (load_split(config, p.domain, name) for name in ("train", "val"))
-        answer = p.task.answer(p.task.constant(np.asarray(train_split.labels[p.task.name]), p.channels))
-        measured = p.meter(edge_protocol=config.edge_protocol)
-        for first in range(0, len(val), 64):
-            indices = list(range(first, min(first + 64, len(val))))
-            _, targets = val.tensors(p.task.name, indices)
-            measured.update(answer.expand(targets.shape), targets)
-        found[p.name] = measured.compute()[p.task.main_metric]
+        constant = p.task.constant(np.asarray(train_split.labels[p.task.name]), p.channels)
+        always = partial(_always, p.task, constant)
+        found[p.name] = measure_answers(always, val, p, config, device="cpu")[p].compute()[p.task.main_metric]
     return found
+
+
+def _always(task: Task, constant: Tensor, images: Tensor, size: tuple[int, int]) -> tuple[Tensor]:
+    """The same answer on all images."""
+    answer = task.answer(constant, size)
+    return (answer.expand(len(images), *answer.shape[1:]),)
