@@ -72,7 +72,9 @@ def photographs(records: Sequence[Record]) -> Table:
     columns = tuple((name, Column(title=f"{name} pictures", digits=0)) for name in ("training", "validation"))
     level = ("constant", Column(title="constant answer", digits=3))
     return Table(
-        frame=table(records).set_index("pair"), columns=(*columns, level), caption="Task set photos8 at 64x64, counted."
+        frame=table(records).set_index("pair"),
+        columns=(*columns, level),
+        caption="Task set photos8, counted; constant answers are made at 64x64 and measured at native size.",
     )
 
 
