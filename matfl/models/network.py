@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.segmentation.deeplabv3 import ASPP, ASPPPooling
 
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import stream
@@ -23,6 +22,8 @@ class Head(nn.Module):
     """DeepLab head: features (B, C, h, w) to outputs (B, `channels`, h, w) through ASPP and one 3x3 convolution."""
 
     def __init__(self, in_channels: int, channels: int, *, hidden: int = 256, rates: tuple[int, ...] = (12, 24, 36)):
+        from torchvision.models.segmentation.deeplabv3 import ASPP  # takes a second that drawing figures has no use for
+
         super().__init__()
         self.aspp = ASPP(in_channels, list(rates), hidden)
         self.aspp.convs[-1] = _Pooling(in_channels, hidden)
@@ -74,8 +75,12 @@ def _interpolation(like: Tensor, n: int, size: int) -> Tensor:
     return F.interpolate(torch.eye(n, device=like.device)[None], size=size, mode="linear", align_corners=False)[0]
 
 
-class _Pooling(ASPPPooling):
-    """The image-level branch; one pixel's bilinear upsampling is a broadcast."""
+class _Pooling(nn.Sequential):
+    """torchvision's image-level branch, where one pixel's bilinear upsampling is a broadcast."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        convolution = nn.Conv2d(in_channels, channels, 1, bias=False)
+        super().__init__(nn.AdaptiveAvgPool2d(1), convolution, nn.BatchNorm2d(channels), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = x

@@ -5,18 +5,34 @@ Parts and parameter names are torchvision's.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
-__all__ = ["STAGES", "ResNet", "randomise"]
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
 
-STAGES: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, ...]]] = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+__all__ = ["STAGES", "ResNet", "Stages", "randomise"]
+
+
+class Stages(NamedTuple):
+    """What a network is built of."""
+
+    block: str
+    """torchvision's class."""
+    expansion: int
+    """Its channels out for each of its planes."""
+    counts: tuple[int, ...]
+    """Blocks of each stage."""
+
+
+STAGES = {
+    "resnet18": Stages("BasicBlock", 1, (2, 2, 2, 2)),
+    "resnet34": Stages("BasicBlock", 1, (3, 4, 6, 3)),
+    "resnet50": Stages("Bottleneck", 4, (3, 4, 6, 3)),
 }
-"""Name -> the block it is built of, and how many of them each stage has."""
+"""By the network's name."""
 
 
 class ResNet(nn.Module):
@@ -28,8 +44,11 @@ class ResNet(nn.Module):
     """
 
     def __init__(self, name: str = "resnet18", width: int = 64, *, stride: int = 8) -> None:
+        from torchvision.models import resnet  # takes a second that drawing figures has no use for
+
         super().__init__()
-        block, counts = STAGES[name]
+        kind, expansion, counts = STAGES[name]
+        block = getattr(resnet, kind)
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -39,7 +58,7 @@ class ResNet(nn.Module):
         for index, count in enumerate(counts):
             planes = width * 2**index
             stages.append(_stage(block, channels, planes, count, stride=1 if index == 0 else 2))
-            channels = planes * block.expansion
+            channels = planes * expansion
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.channels = channels
         rate = 1

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import Tensor
 
 from matfl.config.run_config import RunConfig
@@ -45,7 +44,7 @@ class ResNetBackbone(Backbone):
         return network
 
     def channels(self, config: RunConfig) -> int:
-        return 8 * config.width * STAGES[self.name][0].expansion
+        return 8 * config.width * STAGES[self.name].expansion
 
     def bf16_pays(self, config: RunConfig) -> bool:
         """Narrower networks spend their time elsewhere."""
@@ -68,7 +67,9 @@ def _scenes_version(config: RunConfig) -> str:
 
 def _imagenet(config: RunConfig, cache_dir: str | Path | None, device: torch.device | str) -> Mapping[str, Tensor]:
     """torchvision's weights from torch hub's folder, fetched when missing; without the classifier."""
-    weights = torchvision.models.get_model_weights(config.backbone).IMAGENET1K_V1  # type: ignore[attr-defined]
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(config.backbone).IMAGENET1K_V1  # type: ignore[attr-defined]
     path = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
     try:
         if path.exists():
