@@ -59,6 +59,13 @@ def test_missing_numbers_and_signs() -> None:
     assert own._cell(0, "delta_m") == "1.26"
 
 
+def test_no_p_value_is_printed_as_zero() -> None:
+    table = Table(frame=pd.DataFrame({"p": [0.04, 0.0005, 0.0004, 0.0]}, index=list("abcd")), caption="x")
+    assert [table._cell(i, "p") for i in range(4)] == ["0.040", "0.001", "< 0.001", "< 0.001"]
+    assert "$<$ 0.001" in table.latex()
+    assert "&lt; 0.001" in table.styler().to_html()
+
+
 def test_latex_has_rules_and_escapes() -> None:
     text = made().latex()
     assert all(rule in text for rule in ("\\toprule", "\\midrule", "\\bottomrule"))

@@ -34,6 +34,8 @@ class Column:
     digits: int = 2
     signed: bool = False
     """Whether positive numbers get their sign: differences."""
+    floor: bool = False
+    """Whether what would be printed as 0 is said to be below the last digit: p values."""
 
     @property
     def head(self) -> str:
@@ -65,8 +67,8 @@ COLUMNS: dict[str, Column] = {
     "boot_low": _difference("bootstrap from"),
     "boot_high": _difference("to "),
     "g": Column(title="Hedges' g", signed=True),
-    "p": Column(title="p", digits=3),
-    "p_holm": Column(title="p (Holm)", digits=3),
+    "p": Column(title="p", digits=3, floor=True),
+    "p_holm": Column(title="p (Holm)", digits=3, floor=True),
     "k": Column(title="K", digits=0),
     "seeds": Column(title="seeds", digits=0),
     "n": Column(title="seeds", digits=0),
@@ -162,6 +164,8 @@ class Table:
             return _WORDS.get(str(name), str)(value)
         if not _is_number(value):
             return "–"
+        if how.floor and round(float(value), how.digits) == 0:
+            return f"< {10**-how.digits:.{how.digits}f}"
         sign = "+" if how.signed and round(float(value), how.digits) != 0 else ""
         text = f"{value:{sign}.{how.digits}f}"
         if self.spread is not None and name in self.spread and _is_number(self.spread[name].iloc[i]):
@@ -282,7 +286,7 @@ def _unique(heads: Sequence[str]) -> list[str]:
 _TEX = {
     "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "_": "\\_", "#": "\\#", "$": "\\$", "{": "\\{", "}": "\\}",
     "±": "$\\pm$", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "Δm": "$\\Delta_m$", "–": "--", "²": "$^2$",
-    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "$<$",
 }  # fmt: skip
 
 
