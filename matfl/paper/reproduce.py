@@ -188,6 +188,8 @@ def _execute(study: str, notebook: Path, parameters: Mapping[str, object], out: 
     """Run one notebook into `out`; the error's text, or '', and the seconds it took."""
     import papermill
 
+    from matfl.paper import kernels
+
     began = time.monotonic()
     target = out / f"{study}.ipynb"
     (out / f"{study}.json").unlink(missing_ok=True)
@@ -199,6 +201,7 @@ def _execute(study: str, notebook: Path, parameters: Mapping[str, object], out: 
             kernel_name="python3",
             progress_bar=False,
             extra_arguments=["--log-level=ERROR"],
+            **kernels.options(),
         )
     except papermill.exceptions.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue} (cell {error.exec_count} of {target})", time.monotonic() - began
