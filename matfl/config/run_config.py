@@ -455,15 +455,15 @@ def scenes() -> RunConfig:
 def photos() -> RunConfig:
     """Real photographs that anyone can have (`matfl data fetch nyuv2`, `people`), at a laptop's size.
 
-    A client has about 100 of them, so that a round is 10 steps. After 60 rounds segmentation and saliency are above
-    their constant answers, human parts, depth and normals about at them, and edges, measured at native size, below: it
-    compares methods and shows no quality. Scores at native size take longer than the training in between: they are
-    taken twice.
+    A client has about 100 of them, so that a round is 10 steps. At 128x128 pixels and 60 rounds single-task FL is well
+    above constant answers in six of eight tasks (a development seed); at 64x64 it was in three. Scores at native size take as
+    long as fifteen rounds of training: they are taken twice.
     """
     return replace(
         quick(),
         preset="photos",
         tasks="photos8",
+        size=128,
         images_train=0,
         images_val=200,
         images_per_client=0,
@@ -481,7 +481,7 @@ def photos_imagenet() -> RunConfig:
         backbone="timm:efficientnet_lite0",
         start="imagenet",
         width=64,
-        images_per_client=50,
+        output_stride=16,
         rounds=20,
         lr_decay=0.95,
         evaluate_every=10,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import uuid
@@ -69,8 +70,8 @@ class _Process:
         return self.process.exitcode
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal, if it has not ended."""
-        if self.pid is not None and self.poll() is None:
+        """Send it a signal, if it has not ended. No interrupt: one comes before each shutdown and would be logged."""
+        if number != signal.SIGINT and self.pid is not None and self.poll() is None:
             os.kill(self.pid, number)
 
 
