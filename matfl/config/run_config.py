@@ -474,7 +474,11 @@ def photos() -> RunConfig:
 
 
 def photos_imagenet() -> RunConfig:
-    """`photos` with EfficientNet-Lite0 from ImageNet's weights: a start as good as the paper's, for fewer rounds."""
+    """`photos` with EfficientNet-Lite0 from ImageNet's weights: a start as good as the paper's, for fewer rounds.
+
+    After 200 steps a client single-task FL is above constant answers in six of eight tasks, on a development seed; edges,
+    which an output stride of 16 makes coarse, are not.
+    """
     return replace(
         photos(),
         preset="photos_imagenet",
