@@ -25,6 +25,7 @@ from matfl.paper.studies import (
     k_sweep,
     layer_voting,
     methods,
+    server_step,
     tables,
     update_tsne,
 )
@@ -142,7 +143,8 @@ def test_studies_share_their_runs() -> None:
     assert {run.config for run in methods_alone} <= table1
     assert {(run.config.method, run.config.precision) for run in plain} == {("single_task", "fp32")}
     assert len(set(k_sweep.plan("scenes").configs) - table1) == 3 * (len(sizes("scenes").ks) - 1)
-    assert len(table1) == 2 * (4 * 5 + 3) + 14 * 3 + 4 * 3
+    own = sum(step != 1 for steps in server_step.frozen()["scenes"]["steps"].values() for step in steps.values())
+    assert len(table1) == 2 * (4 * 5 + 3) + 14 * 3 + 4 * 3 + own * 5
 
 
 def test_every_seed_has_pictures_of_its_own() -> None:
@@ -316,7 +318,8 @@ def test_mean_votes_leave_out_who_was_absent() -> None:
 
 
 def test_methods_table_differences_and_claims() -> None:
-    runs, _ = methods.apart(runs_of(methods.plan("scenes", seeds=3), spread=0.2))
+    usual, _ = methods.apart(runs_of(methods.plan("scenes", seeds=3), spread=0.2))
+    runs, _ = server_step.by_step(usual)
     table = methods.table(runs)
     assert table.loc[("scenes9", "fedavg"), "delta_m"] == pytest.approx(-6.8)
     assert table.loc[("scenes9", "fedavg"), "delta_m_sd"] == pytest.approx(0.2)
@@ -362,7 +365,9 @@ def test_paper_numbers_stand_beside_ours_as_gains() -> None:
 
 
 def test_clients_per_task_claims_name_every_scale() -> None:
-    runs = runs_of(clients_per_task.plan("scenes", seeds=3), BETTER | {"matfl": 2.0}, spread=0.1)
+    runs, _ = server_step.by_step(
+        runs_of(clients_per_task.plan("scenes", seeds=3), BETTER | {"matfl": 2.0}, spread=0.1)
+    )
     table = clients_per_task.table(runs)
     assert table.index.get_level_values(0).unique().tolist() == [1, 2, 4]
     words = [claim.word for claim in clients_per_task.claims(runs)]

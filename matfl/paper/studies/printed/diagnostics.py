@@ -71,10 +71,13 @@ def photographs(records: Sequence[Record]) -> Table:
 
     columns = tuple((name, Column(title=f"{name} pictures", digits=0)) for name in ("training", "validation"))
     level = ("constant", Column(title="constant answer", digits=3))
+    sizes = " and ".join(
+        sorted({f"{size}x{size}" for record in records if (size := record.spec["config"].get("size"))})
+    )
     return Table(
         frame=table(records).set_index("pair"),
         columns=(*columns, level),
-        caption="Task set photos8, counted; constant answers are made at 64x64 and measured at native size.",
+        caption=f"Task set photos8, counted; constant answers are made at {sizes} and measured at native size.",
     )
 
 
