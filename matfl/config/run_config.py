@@ -456,8 +456,8 @@ def photos() -> RunConfig:
     """Real photographs that anyone can have (`matfl data fetch nyuv2`, `people`), at a laptop's size.
 
     A client has about 100 of them, so that a round is 10 steps. At 128x128 pixels and 60 rounds single-task FL is well
-    above constant answers in six of eight tasks (a development seed); at 64x64 it was in three. Scores at native size take as
-    long as fifteen rounds of training: they are taken twice.
+    above constant answers in six of eight tasks (a development seed); at 64x64 it was in three. Scores at native size
+    take as long as a dozen rounds of training: they are taken twice.
     """
     return replace(
         quick(),
@@ -476,8 +476,8 @@ def photos() -> RunConfig:
 def photos_imagenet() -> RunConfig:
     """`photos` with EfficientNet-Lite0 from ImageNet's weights: a start as good as the paper's, for fewer rounds.
 
-    After 200 steps a client single-task FL is above constant answers in six of eight tasks, on a development seed; edges,
-    which an output stride of 16 makes coarse, are not.
+    After 200 steps a client single-task FL is above constant answers in six of eight tasks (a development seed);
+    edges, which an output stride of 16 makes coarse, are not.
     """
     return replace(
         photos(),

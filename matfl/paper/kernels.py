@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
@@ -97,4 +98,6 @@ class ForkedKernels(AsyncKernelManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.kernel_id = str(uuid.uuid4())
+        self.transport = "ipc"  # of two kernels that start together, one may take a port that the other has picked
+        self.connection_file = os.path.join(tempfile.gettempdir(), f"{self.kernel_id}.json")
         self.provisioner = _Forked(kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self)
