@@ -220,26 +220,21 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", set
 def table(runs: Sequence[RunLike]) -> pd.DataFrame:
     """delta_m against single-task FL at step 1: a row a (task set, method), at step 1, at its own, and the difference.
 
-    Columns: step_1, own_step (its size), own, gain, low, high (95 % interval of the gain), seeds.
+    Columns: step_1, own_step (its size), own, gain, low, high (95 % interval of the gain), seeds. NaN where no step was
+    chosen.
     """
     import pandas as pd
 
     rows = []
     for (tasks, method), (first, own, step) in _both(runs).items():
         gain = estimate(paired(own, first))
-        rows.append(
-            {
-                "tasks": tasks,
-                "method": method,
-                "step_1": np.mean(list(first.values())),
-                "own_step": step,
-                "own": np.mean([own[seed] for seed in own]),
-                "gain": gain.mean,
-                "low": gain.low,
-                "high": gain.high,
-                "seeds": gain.n,
-            }
-        )
+        row = {"tasks": tasks, "method": method, "step_1": np.mean(list(first.values()))}
+        if own_step(_preset(runs), tasks, method) is None:
+            row |= dict.fromkeys(("own_step", "own", "gain", "low", "high"), np.nan)
+        else:
+            row |= {"own_step": step, "own": np.mean([own[seed] for seed in own])}
+            row |= {"gain": gain.mean, "low": gain.low, "high": gain.high}
+        rows.append(row | {"seeds": gain.n})
     return pd.DataFrame(rows)
 
 
