@@ -49,6 +49,10 @@ def test_an_error_in_a_cell_is_raised_and_the_next_notebook_runs():
     assert execute("print(6 * 7)") == ["42"]
 
 
+def test_tables_are_shown_as_in_a_notebook():
+    assert execute("import pandas as pd; print(pd.get_option('display.max_columns'))") == ["20"]
+
+
 def test_a_kernel_that_dies_is_an_error():
     with pytest.raises(nbclient.exceptions.DeadKernelError):
         execute("import os; os._exit(3)")

@@ -39,8 +39,10 @@ def options() -> dict[str, Any]:
 
 def _serve(arguments: Sequence[str], environment: Mapping[str, str], folder: str | None) -> None:
     """Be a kernel, in the forked process. It ends with the process that asked for it, also when that is killed."""
+    import pandas as pd
     from ipykernel.kernelapp import IPKernelApp
 
+    pd.set_option("display.max_columns", 20)  # as in any notebook: imported outside of one, pandas counts a terminal's
     threading.Thread(target=_end_with_owner, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
