@@ -52,6 +52,7 @@ def _serve(arguments: Sequence[str], environment: Mapping[str, str], folder: str
 
 
 def _end_with_owner() -> None:
+    """The server that forks stays as long as any fork of it, so a kernel has to watch the process that asked for it."""
     owner = multiprocessing.parent_process()
     assert owner is not None
     owner.join()
