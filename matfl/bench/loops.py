@@ -19,14 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 
 from matfl.bench.record import wait
-from matfl.client.graphs import Step, kept_adam, recorded
 from matfl.client.training import loss_weight, train
 from matfl.config.run_config import RunConfig, override
 from matfl.core.streams import stream
 from matfl.data.augment import MEAN, STD, augment
 from matfl.data.split import network_size
 from matfl.models.network import Head, Model, build
-from matfl.tasks.joint import Targets
 from matfl.tasks.task import Pair, pairs
 
 __all__ = ["LOOPS", "PER_CORE", "Epoch", "Pictures", "arrays"]
@@ -205,30 +203,17 @@ def _resident(
     device = image.device
     model = build(config, pair).to(device, memory_format=layout).train()  # type: ignore[call-overload]
     image = image.contiguous(memory_format=layout)
-    lr, decay = config.lr, config.weight_decay
-    graphed = device.type == "cuda"
-    optimizer = (
-        kept_adam(model, list(model.parameters()), lr=lr, weight_decay=decay, key="floor")
-        if graphed
-        else torch.optim.Adam(model.parameters(), lr=lr, weight_decay=decay, amsgrad=True, fused=True)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, amsgrad=True, fused=True
     )
-
-    def plain(image: Tensor, target: Targets, numbers_BK: Tensor) -> Tensor:
-        with torch.autocast(device.type, dtype=dtype) if dtype != torch.float32 else nullcontext():
-            prediction = model(image)
-        optimizer.zero_grad()
-        loss = pair.task.loss(prediction, target)  # type: ignore[arg-type]  # of one task
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    step: Step = recorded(plain, model, optimizer, key="floor") if graphed else plain
-
-    unused = torch.zeros((), device=device)
 
     def epoch() -> int:
         for _ in range(steps):
-            step(image, target, unused)
+            with torch.autocast(device.type, dtype=dtype) if dtype != torch.float32 else nullcontext():
+                prediction = model(image)
+            optimizer.zero_grad()
+            pair.task.loss(prediction, target).backward()
+            optimizer.step()
         return steps * len(image)
 
     return epoch

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from matfl.client.graphs import Step, kept_adam, recorded
 from matfl.client.objective import balance_of, follow, loss_weight, losses, total
 from matfl.config.run_config import RunConfig
 from matfl.core.streams import derive, stream
-from matfl.data.augment import draw, entries, normalise, warp_by
+from matfl.data.augment import augment, normalise
 from matfl.models.backbone import find_backbone
 from matfl.models.network import Model
 from matfl.tasks.joint import Joint, Packed, Targets
@@ -143,38 +142,17 @@ def train(
     if only:
         getattr(model, "head" if only == "backbone" else "backbone").eval()
         parameters = {name: p for name, p in parameters.items() if name.startswith(f"{only}.")}
-    trained, rate = list(parameters.values()), learning_rate(config, round)
-    settings = (only, config.weight_decay, layout)
-    optimizer = (
-        kept_adam(model, trained, lr=rate, weight_decay=config.weight_decay, key=settings)
-        if device.type == "cuda"
-        else torch.optim.Adam(
-            trained, lr=rate, weight_decay=config.weight_decay, amsgrad=True, fused=device.type == "cpu"
-        )
+    optimizer = torch.optim.Adam(
+        list(parameters.values()),
+        lr=learning_rate(config, round),
+        weight_decay=config.weight_decay,
+        amsgrad=True,
+        fused=device.type in ("cpu", "cuda"),
     )
     scale = loss_weight(config, pair)
     key = (round - 1, client, phase) if phase else (round - 1, client)
     generator = stream(config.seed, "train", *key)
     balance = balance_of(config, pair, stream(config.seed, "balance", *key))
-
-    def gradients(pictures: Tensor, labels: Targets, numbers_BK: Tensor) -> Tensor:
-        images, target = warp_by(pictures, labels, pair, numbers_BK)
-        optimizer.zero_grad()
-        with _autocast(device, dtype):
-            prediction = model(images.contiguous(memory_format=layout))
-        parts = losses(prediction, target, pair, config)
-        follow([scale * loss for loss in parts], parameters, balance)
-        return total(parts).detach()
-
-    def whole(pictures: Tensor, labels: Targets, numbers_BK: Tensor) -> Tensor:
-        loss = gradients(pictures, labels, numbers_BK)
-        optimizer.step()
-        return loss
-
-    step: Step = gradients if correct else whole
-    if device.type == "cuda" and balance is None:  # balancing waits for the device
-        depends_on = (pair, config.loss_weights, dtype, correct is None, settings)
-        step = recorded(step, model, optimizer, key=depends_on)
     seen = torch.zeros((), device=device, dtype=torch.float64 if device.type != "mps" else torch.float32)
     steps = passes = 0
     frozen = _frozen(p for name, p in model.named_parameters() if name not in parameters)
@@ -185,17 +163,23 @@ def train(
             for batch, chosen in zip(there.split(config.batch_size), order.split(config.batch_size), strict=True):
                 if len(batch) < 2:
                     continue
-                ratio = images_u8.shape[-2] / images_u8.shape[-1] if aspects_N is None else aspects_N[chosen]
-                numbers_BK = entries(draw(pair.domain.augmentation, len(batch), generator=generator), ratio)
-                loss = step(
-                    images_u8[batch].to(device, non_blocking=True),
-                    targets[batch].to(device, non_blocking=True),
-                    numbers_BK.to(device, non_blocking=True),
+                picture, label = images_u8[batch], targets[batch]
+                images, target = augment(
+                    picture.to(device, non_blocking=True),
+                    label.to(device, non_blocking=True),
+                    pair,
+                    generator=generator,
+                    aspect=None if aspects_N is None else aspects_N[chosen],
                 )
+                with _autocast(device, dtype):
+                    prediction = model(images.contiguous(memory_format=layout))
+                parts = losses(prediction, target, pair, config)
+                optimizer.zero_grad()
+                follow([scale * loss for loss in parts], parameters, balance)
                 if correct:
                     correct(parameters)
-                    optimizer.step()
-                seen += loss
+                optimizer.step()
+                seen += total(parts).detach()
                 steps += 1
                 passes += len(batch)
             if not math.isfinite(seen.item()):

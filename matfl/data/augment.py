@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple, TypeVar, cast
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 from matfl.tasks.joint import Packed, Targets
 from matfl.tasks.task import Pair, Task
 
-__all__ = ["MEAN", "RULES", "STD", "Warp", "augment", "draw", "entries", "normalise", "warp", "warp_by"]
+__all__ = ["MEAN", "RULES", "STD", "Warp", "augment", "draw", "normalise", "warp"]
 
 T = TypeVar("T", bound=Targets)
 
@@ -72,16 +71,10 @@ def draw(rule: str, n: int, *, generator: torch.Generator) -> Warp:
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 images (B, 3, H, W) -> float32 of ImageNet's mean 0 and standard deviation 1 per channel."""
-    mean, gain = _normal(images.device)
-    return images.float().sub_(mean).mul_(gain)
-
-
-@cache
-def _normal(device: torch.device) -> tuple[Tensor, Tensor]:
-    """What `normalise` subtracts and multiplies by (3, 1, 1), kept on the device: a recorded step copies nothing."""
     mean = torch.tensor(MEAN, device="cpu").mul_(255).view(3, 1, 1)
     gain = torch.tensor(STD, device="cpu").mul_(255).reciprocal_().view(3, 1, 1)
-    return mean.to(device), gain.to(device)
+    device = images.device
+    return images.float().sub_(mean.to(device, non_blocking=True)).mul_(gain.to(device, non_blocking=True))
 
 
 def augment(
@@ -111,17 +104,10 @@ def warp(
     originals although the batch was resized to one size. Default: the batch's own.
     """
     height, width = images.shape[-2:]
-    numbers_BK = entries(numbers, height / width if aspect is None else aspect)
-    return warp_by(images, target, pair, numbers_BK.to(images.device, non_blocking=True))
-
-
-def entries(numbers: Warp, ratio: float | Tensor) -> Tensor:
-    """(B, 8) float32 on the CPU: what `warp_by` has to know of each image, whose height over width is `ratio`.
-
-    Columns 0-3 say where an output position (x, y in [-1, 1]) is read in the input; 4-7 are for the labels' values.
-    """
+    ratio = height / width if aspect is None else aspect
     flip_B, angle_B, scale_B = numbers
     mirror_B, cos_B, sin_B = 1 - 2 * flip_B, angle_B.cos(), angle_B.sin()
+    # Columns 0-3 say where an output position (x, y in [-1, 1]) is read in the input; 4-7 are for the labels' values.
     columns = [
         mirror_B * cos_B / scale_B,
         sin_B / ratio / scale_B,
@@ -132,12 +118,7 @@ def entries(numbers: Warp, ratio: float | Tensor) -> Tensor:
         sin_B,
         1 / scale_B,
     ]
-    return torch.stack(columns, 1)
-
-
-def warp_by(images: Tensor, target: T, pair: Pair, numbers_BK: Tensor) -> tuple[Tensor, T]:
-    """`warp` on the images' device alone, by the `entries` that lie there: no number comes from elsewhere."""
-    height, width = images.shape[-2:]
+    numbers_BK = torch.stack(columns, 1).to(images.device, non_blocking=True)
     grid = _grid(numbers_BK[:, :2], numbers_BK[:, 2:4], height, width)
 
     pictures = F.grid_sample(normalise(images), grid, align_corners=False)
