@@ -291,7 +291,8 @@ def _wait_for(device: torch.device) -> None:
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
     """One thread on a CPU, deterministic kernels on a GPU; the caller's settings come back afterwards."""
-    threads = torch.get_num_threads()
+    memory: Any = torch.utils.deterministic  # whose attribute is a property that mypy does not see
+    threads, fills = torch.get_num_threads(), memory.fill_uninitialized_memory
     strict, warn_only = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -303,9 +304,11 @@ def repeatable(device: torch.device) -> Iterator[None]:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             # Only warn: the loss's sum over pixels has no repeatable kernel, and no gradient depends on that sum.
             torch.use_deterministic_algorithms(True, warn_only=True)
+            memory.fill_uninitialized_memory = False  # a launch for every tensor, to find bugs
             warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
         try:
             yield
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+            memory.fill_uninitialized_memory = fills
