@@ -94,6 +94,16 @@ def test_methods_at_their_own_steps(kept: Path) -> None:
     assert set(course["round"]) == {1, 60}
 
 
+def test_a_method_without_a_step_of_its_own_is_shown_at_1_alone(kept: Path) -> None:
+    frozen_steps(kept)
+    planned = server_step.plan("scenes", tasks="outdoor5;scenes9", seeds=2).configs
+    table = server_step.table([fake_run(c, gain(c)) for c in planned]).set_index(["tasks", "method"])
+    without = table.loc["scenes9"]
+    assert without["step_1"].notna().all()
+    assert without[["own_step", "own", "gain", "low", "high"]].isna().all(axis=None)
+    assert table.loc["outdoor5"].notna().all(axis=None)
+
+
 def test_tables_at_own_steps_are_against_single_task_at_step_1(kept: Path) -> None:
     frozen_steps(kept)
     planned = clients_per_task.plan("scenes", seeds=2, clients="2").configs
