@@ -140,6 +140,18 @@ def test_the_minutes_of_an_exercise_are_about_those_of_the_records(study: str, n
         assert chosen.minutes / 4 - 1 <= today <= 4 * chosen.minutes + 1
 
 
+def test_a_notebook_drawn_at_another_preset_goes_to_the_short_one_for_its_exercises() -> None:
+    study = "05_grouping_frequency"
+    notebook = nbformat.read(notebooks_folder() / f"{study}.ipynb", as_version=4)
+    texts = {}
+    for preset in ("quick", "scenes"):
+        (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+        cell.source = re.sub(r'preset: str = "\w+"', f'preset: str = "{preset}"', cell.source)
+        texts[preset] = with_cells(notebook, study).cells[-1].source
+    assert "`k = 4` (nothing to train)" in texts["quick"]
+    assert "`preset = 'quick'; k = 4` (nothing to train)" in texts["scenes"]
+
+
 @pytest.mark.slow
 def test_an_exercise_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     from matfl.paper.reproduce import reproduce

@@ -13,6 +13,10 @@ from matfl.runs.workspace import Workspace
 __all__ = ["EXERCISES", "Exercise", "exercise_text", "minutes", "new_results"]
 
 
+SHORT = "quick"
+"""The preset at which exercises take minutes."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Exercise:
     """A question, and the parameters that answer it."""
@@ -110,7 +114,7 @@ EXERCISES: Mapping[str, tuple[Exercise, ...]] = {
 """By notebook."""
 
 
-def new_results(study: str, exercise: Exercise, preset: str = "quick") -> Plan:
+def new_results(study: str, exercise: Exercise, preset: str = SHORT) -> Plan:
     """What an exercise needs beyond the notebook's own plan; parameters for drawing alone need nothing."""
     from inspect import signature
 
@@ -124,7 +128,7 @@ def new_results(study: str, exercise: Exercise, preset: str = "quick") -> Plan:
     )
 
 
-def minutes(study: str, exercise: Exercise, preset: str = "quick", *, cores: int = 2) -> float:
+def minutes(study: str, exercise: Exercise, preset: str = SHORT, *, cores: int = 2) -> float:
     """How long an exercise trains, from recorded seconds; 0 where it only draws, NaN where nothing is recorded."""
     needed = new_results(study, exercise, preset)
     empty = Workspace(runs=Workspace().home / "none")
@@ -132,11 +136,12 @@ def minutes(study: str, exercise: Exercise, preset: str = "quick", *, cores: int
     return found.minutes * found.cores / cores if found.missing else 0.0
 
 
-def exercise_text(study: str) -> str:
-    """The exercises of a notebook as its last cell."""
+def exercise_text(study: str, preset: str = SHORT) -> str:
+    """The exercises of a notebook as its last cell. One drawn at another `preset` goes to the short one for them."""
     lines = []
     for exercise in EXERCISES[study]:
-        changes = "; ".join(f"{name} = {value!r}" for name, value in exercise.parameters.items())
+        parameters = {**({} if preset == SHORT else {"preset": SHORT}), **exercise.parameters}
+        changes = "; ".join(f"{name} = {value!r}" for name, value in parameters.items())
         long = (
             f"about {exercise.minutes} minute{'s' * (exercise.minutes > 1)}" if exercise.minutes else "nothing to train"
         )

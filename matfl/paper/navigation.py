@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,9 +158,16 @@ def with_cells(notebook: nbformat.NotebookNode, study: str, address: str | None 
         cell(NAVIGATION, new_markdown_cell, header(study, address)),
         cell(INSTALL, new_code_cell, install_code(address)),
     ]
-    last = [cell(EXERCISE, new_markdown_cell, exercise_text(study))] if EXERCISES.get(study) else []
+    last = [cell(EXERCISE, new_markdown_cell, exercise_text(study, _preset(others)))] if EXERCISES.get(study) else []
     notebook.cells = [others[0], *first, *others[1:], *last]
     return notebook
+
+
+def _preset(cells: Sequence[Any]) -> str:
+    """What the notebook is drawn at: the default of its parameter `preset`."""
+    (parameters,) = (cell for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    lines = [line for line in ast.parse(parameters.source).body if isinstance(line, ast.AnnAssign)]
+    return str({ast.unparse(line.target): ast.literal_eval(line.value) for line in lines if line.value}["preset"])
 
 
 def refresh(folder: Path | None = None) -> list[Path]:
