@@ -193,7 +193,8 @@ class Predicted:
             answer = self.record.arrays[f"{method}/{name}"][image]
             drawn = p.task.draw(answer if answer.dtype == np.uint8 else answer.astype(np.float32), p.channels)
             score = self.record.values["scores"][method][name][image]
-            shown.append((f"{method_title(method)}\n{metric_title(name)} {score:.2f}", drawn))
+            metric = metric_title(name).replace("(degrees)", "(°)")  # a picture is no wider than that
+            shown.append((f"{method_title(method)}\n{metric} {score:.2f}", drawn))
         return shown
 
     def chosen(self) -> list[tuple[str, int]]:
