@@ -15,9 +15,11 @@ from matfl.data import Client, partition
 from matfl.data.start_bias import start_biases
 from matfl.models.network import build, start_head
 from matfl.models.starts import start_backbone
+from matfl.paper.studies.origins import mixed_origins
 from matfl.runs import engine as federation
 from matfl.runs import store
 from matfl.runs.clients import client_round
+from matfl.runs.rounding import rounding
 from matfl.runs.run import Run
 from matfl.server.methods import METHODS
 from matfl.server.server import Reply, Server
@@ -254,7 +256,15 @@ def test_what_a_run_records(trained):
     assert run.rounds[0]["seconds"]["evaluate"] == 0 < run.rounds[1]["seconds"]["evaluate"]
     assert run.provenance["data"] == {"scenes": scenes.VERSION, "arithmetic": {"augmentation": 2}}
     assert run.provenance["threads"] == 1
+    assert run.provenance["rounding"] == rounding("cpu")
     assert not any("/" in str(value) for value in run.provenance.values() if not isinstance(value, dict))
+
+
+def test_runs_that_differ_in_the_servers_part_begin_with_the_same_loss(trained):
+    plain = [trained(method=name) for name in ("single_task", "fedavg", "matfl", "scaffold", "local")]
+    others = [trained(method="fedavg", server_lr=2.0), trained(method="fedprox")]
+    assert len({run.rounds[0]["loss"] for run in plain + others[:1]}) == 1
+    assert mixed_origins(plain + others) == []
 
 
 def test_bytes_are_those_of_the_floating_point_tensors(trained):

@@ -32,6 +32,7 @@ from matfl.models.starts import start_backbone, start_version
 from matfl.runs import store
 from matfl.runs.arithmetic import arithmetic
 from matfl.runs.plugins import origins
+from matfl.runs.rounding import rounding
 from matfl.runs.simulation import Progress, Simulation, Splits
 from matfl.server.methods import method_of
 from matfl.server.server import Server, ServerState
@@ -110,6 +111,9 @@ def provenance(config: RunConfig, device: torch.device) -> dict[str, Any]:
         if _has_git(package)
         else None
     )
+    precision = local.resolve_precision(config, device)
+    with repeatable(device):
+        rounds = rounding(device, precision)
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "matfl": matfl.__version__,
@@ -120,7 +124,8 @@ def provenance(config: RunConfig, device: torch.device) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{device.type} {platform.machine()}",
-        "precision": str(local.resolve_precision(config, device)).removeprefix("torch."),
+        "rounding": rounds,
+        "precision": str(precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "seed": config.seed,
         "hash": config.hash,

@@ -20,6 +20,7 @@ from matfl.core.surroundings import is_live
 from matfl.paper.claims import Claim
 from matfl.paper.shown import Caption, Picture, Words, number_of
 from matfl.paper.studies.base import Plan
+from matfl.paper.studies.origins import mixed_origins
 from matfl.paper.studies.paper_claims import not_computed
 from matfl.paper.studies.partial import forget, tolerate
 from matfl.paper.studies.stock import Stock, comparable, stored_runs, take_stock
@@ -220,6 +221,7 @@ class Session:
             self.configs[run.config.name] = run.config
             self.versions.add(str(run.provenance.get("torch")))
         self._notice([run.outdated for run in runs], "runs")
+        self._warn_of_mixed(runs)
         return runs
 
     def records(self, plan: Plan) -> list[Record]:
@@ -237,6 +239,16 @@ class Session:
             print(
                 f"Note: {len(old)} of these {len(outdated)} {what} are records of an older arithmetic: {parts}. "
                 "`matfl reproduce --fresh` computes them anew."
+            )
+
+    def _warn_of_mixed(self, runs: Sequence[Run]) -> None:
+        """Say on the page which of the drawn runs were not made by the same arithmetic."""
+        for strangers in mixed_origins(runs):
+            names = ", ".join(run.config.name for run in strangers)
+            print(
+                f"Note: {names} should begin with the same loss and do not: they, and runs like them, come from "
+                "machines that round differently, and part of what tells them apart is that. `matfl reproduce --fresh` "
+                "computes them anew."
             )
 
     def provenance(self) -> dict[str, Any]:
