@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from synthetic_runs import FakeRun, fake_run
+from test_reproduce import write_run
 
 from matfl.config.run_config import override, smoke
 from matfl.paper.studies.base import setting
@@ -18,8 +20,6 @@ from matfl.paper.studies.origins import mixed_origins
 from matfl.paper.studies.session import Session
 from matfl.runs.rounding import rounding
 from matfl.runs.run import Run
-from tests.synthetic_runs import FakeRun, fake_run
-from tests.test_reproduce import write_run
 
 RECORDS = Path(__file__).parent.parent / "figures"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from PIL import Image
 from synthetic_runs import fake_run
 from test_reproduce import write_run
 
-from matfl.config.run_config import smoke
+from matfl.config.run_config import override, smoke
+from matfl.core.manifest import write_files
 from matfl.paper.studies import Plan, scorecard
 from matfl.paper.studies.base import setting
 from matfl.paper.studies.paper_claims import PAPER_CLAIMS
@@ -127,3 +129,22 @@ def test_costs_are_recorded_hours_shared_runs_once(left: Any) -> None:
         "c": "none of 1",
         "all, each once": f"{hours:.1f} h (2 of 3)",
     }
+
+
+def test_the_pace_is_seconds_over_images_that_were_trained_on(left: Any) -> None:
+    configs = [setting(smoke(), "outdoor5", method=name, seed=0) for name in ("single_task", "fedavg", "matfl")]
+    few = override(configs[0], participation=0.5)
+    other = setting(smoke(), "outdoor/semseg,indoor/depth", method="fedavg")
+    folder = left("smoke", "02_methods", {})
+    assert scorecard.pace().empty
+    for config, seconds in zip((*configs, few, other), (1.0, 2.0, 6.0, 99.0, 3.0), strict=True):
+        rounds = [{**row, "seconds": {"train": seconds, "mix": 50.0}} for row in fake_run(config).rounds]
+        path = write_run(folder / "runs", config, replace(fake_run(config), rounds=rounds))
+        made_by = {"torch": "2", "matfl": "0.9", "device": "cpu"}
+        write_files(path, {"provenance.json": json.dumps(made_by)})
+    table = scorecard.pace()
+    images = 10 * smoke().images_per_client * smoke().local_epochs
+    assert table.loc["smoke", "0.9, cpu", "outdoor5"].to_list() == pytest.approx(
+        [3, *(round(1000 * seconds / images, 2) for seconds in (2.0, 1.0, 6.0))]
+    )
+    assert table.loc["smoke", "0.9, cpu", "other sets"]["ms"] == round(3000 * 10 / images / 4, 2)

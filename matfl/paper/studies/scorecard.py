@@ -27,7 +27,7 @@ from matfl.runs.workspace import figure_folders
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "Scorecard", "costs", "deviations", "plan", "scorecard"]
+__all__ = ["COLUMNS", "Scorecard", "costs", "deviations", "pace", "plan", "scorecard"]
 
 COLUMNS: Mapping[str, str] = {
     "scenes": "rendered scenes",
@@ -261,6 +261,33 @@ def costs(plans: Mapping[str, Callable[..., Plan]], presets: Sequence[str] = ("q
         cells["all, each once"] = _hours(list(seconds.values()))
         columns[preset] = cells
     return pd.DataFrame(columns).reindex([*(s for s in plans if s != "index"), "all, each once"]).fillna("")
+
+
+def pace() -> pd.DataFrame:
+    """Core-milliseconds of training for an image: the median over recorded runs, and the least and most of them.
+
+    Rows: preset, version and device that made them, task set. Runs in which clients are left out, or train on all the
+    images there are, don't count: what they saw is not in their config.
+    """
+    import pandas as pd
+
+    from matfl.runs.run import Run
+
+    rows = []
+    for folder in figure_folders():
+        for path in sorted((folder / "runs").glob("*/config.json")):
+            run = Run(path.parent)
+            config, images = run.config, run.config.images_per_client * run.config.local_epochs
+            if images and config.participation == 1:
+                seconds = sum(row["seconds"]["train"] for row in run.rounds)
+                ms = 1000 * seconds / (images * config.num_clients * config.rounds)
+                made_by = f"{run.provenance['matfl']}, {run.provenance['device']}"
+                tasks = "other sets" if "," in config.tasks else config.tasks
+                rows.append({"preset": config.preset, "made by": made_by, "tasks": tasks, "ms": ms})
+    if not rows:
+        return pd.DataFrame()
+    grouped = pd.DataFrame(rows).groupby(["preset", "made by", "tasks"])["ms"]
+    return grouped.agg(runs="size", ms="median", least="min", most="max").round(2)
 
 
 def _names(plan: Plan) -> list[str]:
