@@ -4,7 +4,7 @@ The paper leaves points open (which clients count among the K, what is normalise
 Each reading gives another matrix A_CN: how much of each client's update a task's model takes. The L1 distance between
 two rows of it is 0 when they agree and 2 when they take disjoint clients.
 
-    python -m matfl.paper.studies.readings figures/quick/runs      # the table of docs/paper.md
+    python -m matfl.paper.studies.readings figures/scenes/runs      # the table of docs/paper.md
 """
 
 from __future__ import annotations
@@ -94,10 +94,14 @@ def _shares(pairs: Sequence[str]) -> Tensor:
     return owns_CN / owns_CN.sum(1, keepdim=True)
 
 
-def stored(folder: str | Path) -> list[Run]:
-    """The records in `folder` that keep similarities, of MaT-FL with the preset's own K and voting layers."""
-    found = [run for run in list_runs(folder) if run.config.method == "matfl" and "similarity" in run.diagnostics]
-    common = [(run.config.tasks, run.config.k, run.config.voting_layers) for run in found]
+def stored(folder: str | Path, tasks: str = "scenes9") -> list[Run]:
+    """The records in `folder` that keep similarities, of MaT-FL on `tasks` with the settings that most of them have."""
+    found = [
+        run
+        for run in list_runs(folder)
+        if (run.config.method, run.config.tasks) == ("matfl", tasks) and "similarity" in run.diagnostics
+    ]
+    common = [(run.config.k, run.config.voting_layers, run.config.server_lr) for run in found]
     usual = max(common, key=common.count, default=None)
     return [run for run, its in zip(found, common, strict=True) if its == usual]
 
