@@ -260,6 +260,27 @@ def test_what_a_run_records(trained):
     assert not any("/" in str(value) for value in run.provenance.values() if not isinstance(value, dict))
 
 
+def test_on_a_gpu_kernels_repeat_without_filling_memory_and_the_callers_settings_come_back(monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    memory = torch.utils.deterministic
+
+    def settings():
+        strict, warns = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
+        return strict, warns, memory.fill_uninitialized_memory, torch.get_num_threads()
+
+    before = settings()
+    assert before[:3] == (False, False, True)
+    with federation.repeatable(torch.device("cuda")):
+        assert settings() == (True, True, False, before[3])
+    assert settings() == before
+    with federation.repeatable(torch.device("cpu")):
+        assert settings() == (False, False, True, 1)
+    assert settings() == before
+
+
 def test_runs_that_differ_in_the_servers_part_begin_with_the_same_loss(trained):
     plain = [trained(method=name) for name in ("single_task", "fedavg", "matfl", "scaffold", "local")]
     others = [trained(method="fedavg", server_lr=2.0), trained(method="fedprox")]
