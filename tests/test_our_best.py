@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic_runs import fake_run
 
 from matfl.config.run_config import RunConfig
 from matfl.paper import plots
-from matfl.paper.studies import our_best, server_step, why
+from matfl.paper.studies import captions, our_best, printed, server_step, why
 from matfl.paper.studies.base import BASELINES
 
 TRIED = {
@@ -52,6 +54,8 @@ def test_nothing_is_compared_before_a_choice() -> None:
     server_step.freeze("scenes", choice(["single_task", "fedavg"]))
     assert our_best.plan("scenes").configs == ()
     assert our_best.choice("scenes").empty
+    assert our_best.tried("quick").empty
+    assert printed.tried(our_best.tried("quick")).markdown()
     assert our_best.compare([]).empty
     assert our_best.claims([]) == []
 
@@ -95,6 +99,20 @@ def test_photographs_take_the_choice_made_on_scenes() -> None:
     assert our_best.contest("quick") is None
 
 
+def test_all_that_was_tried_is_shown_best_first() -> None:
+    freeze_all()
+    server_step.freeze("scenes", choice(["matfl"], tasks="scenes9"))
+    found = our_best.tried("scenes")
+    assert list(found.index) == ["matfl_gain", "pcgrad", "single_task", "matfl", "matfl_self", "fedavg"]
+    assert list(found.columns) == [1, 1.4142, 2, 2.2361]
+    assert found.loc["fedavg", [1, 2.2361]].to_list() == [-3.5, 0.25]
+    assert found.loc["fedavg", [1.4142, 2]].isna().all()
+    assert our_best.tried("photos").equals(found)
+    text = printed.tried(found).markdown()
+    assert "| step 1 (%) | step 1.41 (%) | step 2 (%) | step 2.24 (%) |" in re.sub(" +", " ", text)
+    assert "+3.1" in text
+
+
 def test_every_opponent_has_a_row_and_a_claim() -> None:
     freeze_all()
     runs = [fake_run(c, gain(c)) for c in our_best.plan("scenes", seeds=5).configs]
@@ -104,7 +122,20 @@ def test_every_opponent_has_a_row_and_a_claim() -> None:
     assert (rows["p_holm"] >= 0).all()
     words = [claim.word for claim in our_best.claims(runs)]
     assert words == ["held", "held", "held", "undecided"]
-    assert len(plots.contest(our_best.compare(runs)).get_yticks()) == 4
+    ax = plots.contest(our_best.compare(runs))
+    assert [label.get_text().rpartition(" ")[2] for label in ax.get_yticklabels()] == ["1", "1.41", "2.24", "1"]
+    alt = captions.contest(runs, our_best.compare(runs)).alt
+    assert re.search(r"Single-Task FL at step 1 \+(1\.9|2\.0|2\.1),", alt)
+    assert alt.count("Single-Task FL") == 2
+
+
+def test_intervals_lie_within_the_axes_unless_two_seeds_make_them_very_wide() -> None:
+    rows = pd.DataFrame({"against": ["single_task", "fedavg"], "server_lr": 1.0, "difference": [1.0, -0.5]})
+    near = plots.contest(rows.assign(low=[-1.5, -1.0], high=[2.5, 0.0])).get_xlim()
+    assert near[0] < -1.5
+    assert near[1] > 2.5
+    wide = plots.contest(rows.assign(low=[-40.0, -1.0], high=[42.0, 0.0])).get_xlim()
+    assert wide == pytest.approx((-3.36, 3.36))
 
 
 def test_the_explanation_shows_the_best_rival() -> None:

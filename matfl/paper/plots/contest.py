@@ -26,10 +26,11 @@ def contest(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     ax = current_axes(ax)
     y = np.arange(len(frame))[::-1]
-    ax.set_xlim(*limits(frame["difference"], margin=0.6))
+    reach = 3 * frame["difference"].abs().max()
+    ax.set_xlim(*limits(frame[["difference", "low", "high"]].clip(-reach, reach), margin=0.06))
     ax.axvline(0, color="black", linewidth=0.7, zorder=0)
     for position, (_, row) in zip(y, frame.iterrows()):
         interval(ax, position, row["difference"], (row["low"], row["high"]), look=method_look(row["against"]))
-    ax.set_yticks(y, [f"{method_title(m)}, step {s:g}" for m, s in zip(frame["against"], frame["server_lr"])])
+    ax.set_yticks(y, [f"{method_title(m)}, step {s:.3g}" for m, s in zip(frame["against"], frame["server_lr"])])
     ax.set(xlabel="difference in $\\Delta_m$ (points)", ylim=(-0.6, len(frame) - 0.4))
     return ax

@@ -23,7 +23,7 @@ from matfl.server.methods import METHODS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Contest", "choice", "claims", "compare", "contest", "plan"]
+__all__ = ["Contest", "choice", "claims", "compare", "contest", "plan", "tried"]
 
 CHOSEN_ON = {"photos": ("scenes", "outdoor5"), "photos_imagenet": ("scenes", "outdoor5")}
 """Presets that take the choice made on another one's development seeds, and on which of its task sets."""
@@ -83,6 +83,24 @@ def choice(preset: str) -> pd.DataFrame:
             values = tried.get(f"{tasks} {method}", {}).get(f"{step:g}", [np.nan])
             rows.append({"role": role, "method": method, "server_lr": step, "delta_m": float(np.mean(values))})
     return pd.DataFrame(rows, columns=["role", "method", "server_lr", "delta_m"])
+
+
+def tried(preset: str) -> pd.DataFrame:
+    """delta_m on development seeds of all that could have been chosen: a row a method, a column a server step.
+
+    NaN where a method was already more than a point below its best at a smaller step.
+    """
+    import pandas as pd
+
+    source, tasks = CHOSEN_ON.get(preset, (preset, five_tasks(base_config(preset))))
+    rows = {
+        case.split()[1]: {float(step): float(np.mean(values)) for step, values in steps.items()}
+        for case, steps in server_step.frozen().get(source, {}).get("delta_m", {}).items()
+        if case.split()[0] == tasks
+    }
+    frame = pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    best_first = frame.max(axis=1).sort_values(ascending=False).index
+    return frame.reindex(best_first)[sorted(frame.columns)]
 
 
 def compare(runs: Sequence[RunLike]) -> pd.DataFrame:

@@ -138,7 +138,10 @@ def delta_over_rounds(runs: Sequence[RunLike]) -> Caption:
 
 def contest(runs: Sequence[RunLike], rows: pd.DataFrame) -> Caption:
     """Our best against others."""
-    listed = by_name(rows.groupby("against", sort=False)["difference"].mean(), "{:+.1f}")
+    listed = ", ".join(
+        f"{method_title(against)} at step {step:.3g} {value:+.1f}"
+        for against, step, value in zip(rows["against"], rows["server_lr"], rows["difference"])
+    )
     return Caption(
         text=f"{set_title(str(rows['tasks'].iloc[0]))}: delta_m of our best method minus that of each other, paired "
         "by seed "

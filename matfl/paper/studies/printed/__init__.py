@@ -14,6 +14,7 @@ from matfl.paper.studies.printed.comparison import (
     paper_layout,
     server,
     steps,
+    tried,
 )
 from matfl.paper.studies.printed.diagnostics import (
     agreement,
@@ -63,5 +64,6 @@ __all__ = [
     "server",
     "steps",
     "transfer",
+    "tried",
     "variants",
 ]

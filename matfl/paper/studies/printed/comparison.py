@@ -35,6 +35,7 @@ __all__ = [
     "paper_layout",
     "server",
     "steps",
+    "tried",
 ]
 
 
@@ -238,6 +239,17 @@ def steps(frame: pd.DataFrame, runs: Sequence[RunLike]) -> Table:
 def choice(frame: pd.DataFrame) -> Table:
     """Notebook 11: what development seeds chose."""
     return Table(frame=frame.set_index("role"), caption="Chosen on development seeds; delta_m is the mean there.")
+
+
+def tried(frame: pd.DataFrame) -> Table:
+    """Notebook 11: all that could have been chosen."""
+    rows = frame.set_axis([f"step {step:.3g}" for step in frame], axis=1)
+    return Table(
+        frame=rows,
+        columns=tuple((name, Column(title=name, unit="%", digits=1, signed=True)) for name in rows),
+        caption="Mean delta_m on development seeds at each server step; larger steps were not tried where one was more "
+        "than a point below the method's best so far.",
+    )
 
 
 def contest(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
