@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -148,3 +150,18 @@ def test_the_pace_is_seconds_over_images_that_were_trained_on(left: Any) -> None
         [3, *(round(1000 * seconds / images, 2) for seconds in (2.0, 1.0, 6.0))]
     )
     assert table.loc["smoke", "0.9, cpu", "other sets"]["ms"] == round(3000 * 10 / images / 4, 2)
+
+
+def test_the_committed_index_shows_what_the_committed_notebooks_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever redraws a notebook draws the index last."""
+    monkeypatch.delenv("MATFL_FIGURES", raising=False)
+    notebook = json.loads((Path(__file__).parent.parent / "notebooks" / "index.ipynb").read_text(encoding="utf-8"))
+    shown = {
+        "".join(cell["source"]): "".join(cell["outputs"][0]["data"]["text/html"])
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code" and "".join(cell["source"]).startswith("card.")
+    }
+    card = scorecard.scorecard("quick")
+    for source, frame in (("card.counts()", card.counts()), ("card.frame()", card.frame())):
+        cells = [html.unescape(text) for text in re.findall(r"<td>(.*?)</td>", shown[source])]
+        assert cells == [str(value) for value in frame.to_numpy().ravel()], source
