@@ -15,11 +15,11 @@ from synthetic_runs import FakeRun, fake_run
 from test_reproduce import write_run
 
 from matfl.config.run_config import override, smoke
-from matfl.paper.studies.base import setting
+from matfl.paper.studies.base import Plan, setting
 from matfl.paper.studies.origins import mixed_origins
 from matfl.paper.studies.session import Session
 from matfl.runs.rounding import rounding
-from matfl.runs.run import Run
+from matfl.runs.run import Run, list_runs
 
 RECORDS = Path(__file__).parent.parent / "figures"
 
@@ -56,8 +56,7 @@ def test_methods_that_train_in_their_own_way_are_compared_with_themselves():
 
 @pytest.mark.parametrize("preset", [path.name for path in sorted(RECORDS.glob("*")) if (path / "runs").is_dir()])
 def test_committed_records_were_made_by_one_arithmetic_wherever_they_are_compared(preset):
-    folders = [path for path in sorted((RECORDS / preset / "runs").iterdir()) if (path / "config.json").exists()]
-    runs = [Run(folder) for folder in folders]
+    runs = list_runs(RECORDS / preset / "runs")
     assert runs
     assert [[run.config.name for run in strangers] for strangers in mixed_origins(runs)] == []
 
@@ -66,11 +65,13 @@ def test_a_notebook_says_which_of_its_runs_do_not_begin_alike(tmp_path, monkeypa
     configs = [setting(smoke(), "scenes9", method=name) for name in ("matfl", "fedavg")]
     made = [fake_run(config) for config in configs]
     stored = [Run(write_run(tmp_path / "runs", *pair)) for pair in zip(configs, made, strict=True)]
-    session = Session("04_k_sweep", "smoke")
-    session._warn_of_mixed(stored)
+    session, plan = Session("04_k_sweep", "smoke", train="no"), Plan(configs=tuple(configs))
+    monkeypatch.setattr("matfl.paper.studies.session.collect_stored", lambda plan: stored)
+    assert session.runs(plan) == stored
     assert capsys.readouterr().out == ""
     other = replace(made[1], rounds=[{**made[1].rounds[0], "loss": 0.7}, *made[1].rounds[1:]])
-    session._warn_of_mixed([stored[0], Run(write_run(tmp_path / "elsewhere", configs[1], other))])
+    stored[1] = Run(write_run(tmp_path / "elsewhere", configs[1], other))
+    assert session.runs(plan) == stored
     said = capsys.readouterr().out
     assert said.startswith(f"Note: {configs[0].name}, {configs[1].name} should begin with the same loss and do not")
     assert "`matfl reproduce --fresh`" in said

@@ -1,4 +1,4 @@
-"""How a device rounds, as a name: runs of equal ones repeat to the byte, runs of different ones do not.
+"""How a device rounds, as a name: where it differs a run does not repeat to the byte.
 
 Which kernels a processor gets decides the order of sums. After hundreds of steps that moves scores by percents, so a
 comparison belongs on one machine (`matfl.paper.studies.origins`).

@@ -38,9 +38,14 @@ class Contest:
     """Role in words -> method and step."""
 
 
+def _chosen_on(preset: str) -> tuple[str, str]:
+    """The preset and task set whose development seeds decide."""
+    return CHOSEN_ON.get(preset, (preset, five_tasks(base_config(preset))))
+
+
 def contest(preset: str) -> Contest | None:
     """The choice made on development seeds; None where none of `OURS` has a step yet."""
-    source, tasks = CHOSEN_ON.get(preset, (preset, five_tasks(base_config(preset))))
+    source, tasks = _chosen_on(preset)
     chosen = server_step.frozen().get(source, {}).get("steps", {}).get(tasks, {})
     ours = server_step.best(source, tasks, OURS)
     if ours is None:
@@ -49,7 +54,10 @@ def contest(preset: str) -> Contest | None:
     roles = (
         ("single-task FL at its own step", ["single_task"]),
         ("plain many-task FL at its own step", ["fedavg"]),
-        ("the best other method at its own step", [m for m in chosen if m not in (*OURS, "single_task", "fedavg")]),
+        (
+            "the best other method on development seeds, at its own step",
+            [m for m in chosen if m not in (*OURS, "single_task", "fedavg")],
+        ),
     )
     for role, methods in roles:
         if (found := server_step.best(source, tasks, methods)) and found not in others.values():
@@ -77,7 +85,7 @@ def choice(preset: str) -> pd.DataFrame:
 
     rows = []
     if found := contest(preset):
-        source, tasks = CHOSEN_ON.get(preset, (preset, five_tasks(base_config(preset))))
+        source, tasks = _chosen_on(preset)
         tried = server_step.frozen()[source]["delta_m"]
         for role, (method, step) in {"our best": found.ours, **found.others}.items():
             values = tried.get(f"{tasks} {method}", {}).get(f"{step:g}", [np.nan])
@@ -92,7 +100,7 @@ def tried(preset: str) -> pd.DataFrame:
     """
     import pandas as pd
 
-    source, tasks = CHOSEN_ON.get(preset, (preset, five_tasks(base_config(preset))))
+    source, tasks = _chosen_on(preset)
     rows = {
         case.split()[1]: {float(step): float(np.mean(values)) for step, values in steps.items()}
         for case, steps in server_step.frozen().get(source, {}).get("delta_m", {}).items()

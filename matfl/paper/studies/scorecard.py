@@ -271,12 +271,11 @@ def pace() -> pd.DataFrame:
     """
     import pandas as pd
 
-    from matfl.runs.run import Run
+    from matfl.runs.run import list_runs
 
     rows = []
     for folder in figure_folders():
-        for path in sorted((folder / "runs").glob("*/config.json")):
-            run = Run(path.parent)
+        for run in list_runs(folder / "runs"):
             config, images = run.config, run.config.images_per_client * run.config.local_epochs
             if images and config.participation == 1:
                 seconds = sum(row["seconds"]["train"] for row in run.rounds)

@@ -247,8 +247,8 @@ class Session:
             names = ", ".join(run.config.name for run in strangers)
             print(
                 f"Note: {names} should begin with the same loss and do not: they, and runs like them, come from "
-                "machines that round differently, and part of what tells them apart is that. `matfl reproduce --fresh` "
-                "computes them anew."
+                "different machines, starts or versions, and part of what tells them apart is that. "
+                "`matfl reproduce --fresh` computes them anew."
             )
 
     def provenance(self) -> dict[str, Any]:
