@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from synthetic_runs import scores
 
+from matfl.data import load_split
 from matfl.paper.studies.store import Job, Record, job_name
 from matfl.tasks.edges import PROTOCOLS
 from matfl.tasks.task import pairs, task_of
@@ -60,6 +61,18 @@ def _pairs(job: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _constants(job: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return {"seed": job.config.seed, "constant": scores(job.config, -40.0)}, {}
+
+
+def _predictions(job: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Answers that are the labels."""
+    methods = job.units()
+    truth = {}
+    for pair in pairs(job.configs[0].tasks):
+        labels = load_split(job.configs[0], pair.domain, "val").labels[pair.task.name]
+        truth[pair.name] = np.stack([np.asarray(labels[i]) for i in range(job.images)])
+    found = {name: (np.arange(job.images) / job.images).tolist() for name in truth}
+    arrays = {f"{method}/{name}": labels for method in methods for name, labels in truth.items()}
+    return {"scores": dict.fromkeys(methods, found)}, arrays
 
 
 def _photographs(job: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -115,6 +128,7 @@ MAKERS = {
     "central": _central,
     "pairs": _pairs,
     "constants": _constants,
+    "predictions": _predictions,
     "photographs": _photographs,
     "updates": _updates,
     "bench-server": _server,

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from synthetic_records import record_of
+from synthetic_records import MAKERS, record_of
 from synthetic_runs import FakeRun, diagnostics, metrics, scores
 
 from matfl.config.run_config import RunConfig
@@ -145,6 +145,12 @@ def execute(study: str, preset: str) -> list[Table]:
         exec(compile(tree, study, "exec"), names)
         names["display"](names.pop("shown_last", None))
     return tables
+
+
+@pytest.mark.parametrize("preset", SIZES)
+def test_every_kind_of_result_has_a_made_up_one(preset: str) -> None:
+    kinds = {job.kind for name in STUDIES if name not in STORED for job in STUDIES[name](preset).jobs}
+    assert kinds <= set(MAKERS)
 
 
 @pytest.mark.parametrize("preset", [SIZES[0], pytest.param(SIZES[1], marks=pytest.mark.slow)])
