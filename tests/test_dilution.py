@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from matfl.paper.dilution import antiparallel, fit_antiparallel, orthogonal, partner_cosines, steps
+from matfl.paper.dilution import antiparallel, fading, fit_fading, orthogonal, partner_cosines, steps
 
 
 def clients(tasks: int, each: int) -> np.ndarray:
@@ -87,11 +87,29 @@ def test_residuals_of_two_partners_are_opposite() -> None:
     assert residual[0] == pytest.approx(-residual[1])
 
 
+def test_noise_of_constant_length_draws_the_cosine_to_its_limit() -> None:
+    """Orthogonal parts, drawn as vectors: common, opposite, and noise of each client's own."""
+    common, opposite, noise = 3.0, 1.0, 2.0
+    cosines = []
+    for round in range(30):
+        c, first, second = common * 0.8**round, [noise, 0], [0, noise]
+        updates = [np.array([c, opposite, *first]), np.array([c, -opposite, *second])]
+        cosines.append(updates[0] @ updates[1] / np.linalg.norm(updates[0]) / np.linalg.norm(updates[1]))
+    assert cosines == pytest.approx(antiparallel(30, ratio=3.0, decay=0.8, noise=4.0))
+    assert cosines[-1] == pytest.approx(-1 / 5, abs=1e-4)
+
+
 def test_the_fit_finds_what_made_the_cosines() -> None:
-    truth = antiparallel(40, 2.0, 0.9) / (1 + 3.0)
-    ratio, decay, noise, explained = fit_antiparallel(truth)
-    assert (ratio, decay, noise) == pytest.approx((2.0, 0.9, 3.0), rel=1e-3)
-    assert explained == pytest.approx(1)
+    truth = antiparallel(40, 2.0, 0.9, noise=3.0)
+    found = fit_fading(truth)
+    assert found == pytest.approx((1.0, 0.9, -0.25, 1.0), rel=1e-3)
     noisy = truth + np.random.default_rng(0).normal(0, 0.02, 40)
-    assert fit_antiparallel(noisy)[3] > 0.9
-    assert np.isnan(fit_antiparallel([0.1, 0.2])[3])
+    assert fit_fading(noisy).explained > 0.9
+    assert np.isnan(fit_fading([0.1, 0.2]).explained)
+
+
+def test_the_fit_tells_a_pull_from_noise_alone_and_from_a_common_part_that_stays() -> None:
+    draws = np.random.default_rng(1).normal(0, 0.005, (3, 60))
+    for limit, noise in zip((-0.05, 0.0, 0.05), draws):
+        found = fit_fading(fading(60, 0.3, 0.93, limit) + noise)
+        assert found.limit == pytest.approx(limit, abs=0.01)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Steps", "antiparallel", "fit_antiparallel", "orthogonal", "partner_cosines", "steps"]
+__all__ = ["Fading", "Steps", "antiparallel", "fading", "fit_fading", "orthogonal", "partner_cosines", "steps"]
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -123,41 +123,68 @@ def partner_cosines(cosine_RNN: NDArray[np.floating], same_NN: Mask, present_RN:
     return mean(same_NN), mean(~same_NN)
 
 
-def antiparallel(rounds: int, ratio: float, decay: float) -> Array:
-    """(rounds,) cosine of two partners' updates when both start every round from the mean of their models.
+def fading(rounds: int, common: float, decay: float, limit: float) -> Array:
+    """(rounds,) cosine of two updates of which a common part c fades and the rest stays.
 
-    Each update has a common part c, which takes the mean towards the mean of the two optima, and a part of opposite
-    sign, +d and -d, which pulls towards each client's own optimum. With orthogonal c and d the cosine is
+    With q = |c|^2 / |rest|^2, which starts at `common` and falls by decay^2 a round, the cosine is
 
-        (|c|^2 - |d|^2) / (|c|^2 + |d|^2).
+        (q + limit) / (q + 1),
 
-    The common part shrinks as the mean arrives, by `decay` a round for a quadratic loss; the pull does not, since
-    averaging undoes it every time. `ratio` is |c| / |d| in the first round. In the end the cosine is -1, whatever the
-    two clients have in common; stochastic gradients add noise to both and pull it towards 0.
+    where `limit` is the cosine of the rests alone.
+
+    >>> fading(3, common=1.0, decay=0.5, limit=0.0).round(2).tolist()
+    [0.5, 0.2, 0.06]
     """
-    c_sq = (ratio * decay ** np.arange(rounds)) ** 2
-    result: Array = (c_sq - 1) / (c_sq + 1)
+    q = common * decay ** (2.0 * np.arange(rounds))
+    result: Array = (q + limit) / (q + 1)
     return result
 
 
-def fit_antiparallel(cosines_R: NDArray[np.floating]) -> tuple[float, float, float, float]:
-    """(ratio, decay, noise, R^2): `antiparallel` / (1 + noise) closest to the measured cosines, by least squares.
+def antiparallel(rounds: int, ratio: float, decay: float, noise: float = 0.0) -> Array:
+    """(rounds,) cosine of two partners' updates when both start every round from the mean of their models.
 
-    `noise` is the share of squared length that the two updates have each for itself (batches, augmentation).
+    Each update has a common part c, which takes the mean towards the mean of the two optima, a part of opposite sign,
+    +d and -d, which pulls towards each client's own optimum, and noise n of its own (batches, augmentation). With all
+    parts orthogonal the cosine is
+
+        (|c|^2 - |d|^2) / (|c|^2 + |d|^2 + |n|^2),
+
+    which is `fading` with a rest of d and n and the limit -|d|^2 / (|d|^2 + |n|^2). The common part shrinks as the mean
+    arrives, by `decay` a round for a quadratic loss; the pull does not, since averaging undoes it every time. `ratio`
+    is |c| / |d| in the first round and `noise` |n|^2 / |d|^2. Without noise the cosine ends at -1, whatever the two
+    clients have in common; where noise is all, at 0.
     """
+    return fading(rounds, ratio**2 / (1 + noise), decay, -1 / (1 + noise))
+
+
+class Fading(NamedTuple):
+    """`fading` fitted to measured cosines."""
+
+    common: float
+    decay: float
+    limit: float
+    """Below 0 where a pull apart outlasts the common part, above 0 where a part of the common one does not fade."""
+    explained: float
+    """R^2: the share of the cosines' variance over the rounds."""
+
+
+def fit_fading(cosines_R: NDArray[np.floating]) -> Fading:
+    """`fading` closest to the measured cosines, by least squares; NaN with fewer than four, or a NaN among them."""
     from scipy.optimize import least_squares
 
     measured = np.asarray(cosines_R, dtype=float)
     if len(measured) < 4 or np.isnan(measured).any():
-        return (np.nan,) * 4
+        return Fading(*[np.nan] * 4)
 
-    def model(x: Array) -> Array:
-        return antiparallel(len(measured), np.exp(x[0]), 1 / (1 + np.exp(-x[1]))) / (1 + np.exp(x[2]))
+    def parameters(x: Array) -> tuple[float, float, float]:
+        return float(np.exp(x[0])), float(1 / (1 + np.exp(-x[1]))), float(x[2])
 
-    starts = [(r, d, n) for r in (-0.5, 0.5, 1.5) for d in (0.5, 2.0, 4.0) for n in (-1.0, 1.0, 3.0)]
-    found = min(
-        (least_squares(lambda x: model(x) - measured, start, bounds=(-8, 8)) for start in starts), key=lambda f: f.cost
+    starts = [(c, d, e) for c in (-2.0, 0.0, 2.0) for d in (0.5, 2.0, 4.0) for e in (-0.5, 0.0)]
+    bounds = [-8, -8, -1], [8, 8, 1]
+    fits = (
+        least_squares(lambda x: fading(len(measured), *parameters(x)) - measured, start, bounds=bounds)
+        for start in starts
     )
+    found = min(fits, key=lambda fit: fit.cost)
     total = float(((measured - measured.mean()) ** 2).sum())
-    explained = 1 - 2 * float(found.cost) / total if total > 0 else np.nan
-    return float(np.exp(found.x[0])), float(1 / (1 + np.exp(-found.x[1]))), float(np.exp(found.x[2])), explained
+    return Fading(*parameters(found.x), 1 - 2 * float(found.cost) / total if total > 0 else np.nan)

@@ -97,7 +97,7 @@ EXERCISES: Mapping[str, tuple[Exercise, ...]] = {
     ),
     "09_why": (
         Exercise(
-            words="With a tenth of the learning rate, do partners oppose each other later?",
+            words="With a tenth of the learning rate, do partners grow unlike each other later?",
             parameters={"settings": "lr=1e-4"},
             minutes=6,
         ),

@@ -213,7 +213,7 @@ def decay(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def fits(frame: pd.DataFrame) -> pd.DataFrame:
-    """`matfl.paper.dilution.fit_antiparallel` of a `decay` frame's runs with partners: ratio, decay, noise, explained.
+    """`matfl.paper.dilution.fit_fading` of a `decay` frame's runs with partners: common, decay, limit, explained.
 
     A row a run.
     """
@@ -222,16 +222,16 @@ def fits(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     keys = ["clients_per_task", "images", "seed"]
     for key, group in frame.dropna(subset=["partners"]).groupby(keys, sort=False):
-        found = dilution.fit_antiparallel(group.sort_values("round")["partners"].to_numpy())
-        rows.append({**dict(zip(keys, key)), **dict(zip(("ratio", "decay", "noise", "explained"), found))})
-    return pd.DataFrame(rows, columns=[*keys, "ratio", "decay", "noise", "explained"])
+        found = dilution.fit_fading(group.sort_values("round")["partners"].to_numpy())
+        rows.append({**dict(zip(keys, key)), **found._asdict()})
+    return pd.DataFrame(rows, columns=[*keys, *dilution.Fading._fields])
 
 
 def curve(frame: pd.DataFrame) -> np.ndarray:
-    """(R,) the closed form with the mean of the parameters that `fits` finds, over the rounds of a `decay` frame."""
-    found = fits(frame)[["ratio", "decay", "noise"]].mean()
+    """(R,) the mean of the closed forms that `fits` finds, over the rounds of a `decay` frame."""
     rounds = int(frame["round"].max())
-    return dilution.antiparallel(rounds, float(found["ratio"]), float(found["decay"])) / (1 + float(found["noise"]))
+    found = fits(frame)[["common", "decay", "limit"]].to_numpy()
+    return np.mean([dilution.fading(rounds, *each) for each in found], axis=0)
 
 
 # --- (c) who helps whom -----------------------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
     two = known[known["clients_per_task"] == 2]
     many, few = two[two["images"] == two["images"].max()], two[two["images"] == two["images"].min()]
     partners, others = _blocks(many, "partners"), _blocks(many, "others")
-    explained = fits(many)["explained"]
+    found = fits(many)
     result = [
         Claim(
             text="Partners' updates grow unlike each other as training goes on.",
@@ -387,20 +387,33 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
             regime=where,
         ),
     ]
-    if explained.notna().all():
-        result.append(
+    if found.notna().all(axis=None):
+        result += [
             Claim(
-                text="The pull of two partners away from their average describes the course of their cosine.",
+                text="A common part that fades beside a rest that stays describes the course of partners' cosine.",
                 parts=(
                     Part(
                         statistic="share of the cosine's variance over rounds that the closed form explains",
-                        value=estimate(explained),
+                        value=estimate(found["explained"]),
                         rule=AtLeast(0.8),
                     ),
                 ),
                 regime=where,
-            )
-        )
+            ),
+            Claim(
+                text="The pull away from their average outlasts noise: in the limit partners oppose each other.",
+                parts=(
+                    Part(
+                        statistic="limit of the partners' mean cosine in the fitted closed form",
+                        value=estimate(found["limit"]),
+                        rule=Below(0),
+                        digits=3,
+                    ),
+                ),
+                note="Without noise it would be -1; where noise is all, 0.",
+                regime=where,
+            ),
+        ]
     if few["images"].iloc[0] != many["images"].iloc[0]:
         scarce = _blocks(few, "partners")
         rows = min(len(scarce), len(partners))

@@ -96,13 +96,24 @@ def step_components(runs: Sequence[RunLike], steps: pd.DataFrame) -> Caption:
     )
 
 
-def cosine_course(runs: Sequence[RunLike]) -> Caption:
+def cosine_course(runs: Sequence[RunLike], course: pd.DataFrame) -> Caption:
     """Partners over the rounds."""
+    ends = course[course["round"].isin((1, course["round"].max()))]
+    means = ends.groupby(["clients_per_task", "images", "round"])[["partners", "others"]].mean()
+    words = [
+        f"{clients} a task with {images} images: "
+        + ", ".join(
+            f"{title} {group[name].iloc[0]:.2f} to {group[name].iloc[-1]:.2f}"
+            for name, title in (("partners", "same task"), ("others", "other tasks"))
+            if group[name].notna().all()
+        )
+        for (clients, images), group in means.groupby(level=[0, 1])
+    ]
     return Caption(
         text="Mean cosine of the whole updates of two clients of one task, and of different tasks, over the rounds (no "
         "unit), by clients a task and pictures a client. Lines are means over seeds, bands reach from the least to the "
         f"greatest seed; dotted: the closed form with its three numbers fitted. {run_words(configs_of(runs))}",
-        alt="Line plots of mean cosines over the rounds: partners' updates start alike and turn against each other.",
+        alt="Line plots of mean cosines, first to last round; " + "; ".join(words) + ".",
     )
 
 

@@ -183,7 +183,10 @@ def dilution(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
 def fits(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     """Notebook 09: the closed form's three numbers."""
     means = frame.drop(columns="seed").groupby(["clients_per_task", "images"]).mean()
-    return Table(frame=means, caption=f"The closed form fitted to partners' cosines, mean; {count(runs)}.")
+    columns = tuple((name, Column(title=name, digits=3)) for name in ("decay", "limit"))
+    return Table(
+        frame=means, columns=columns, caption=f"The closed form fitted to partners' cosines, mean; {count(runs)}."
+    )
 
 
 def needs(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
