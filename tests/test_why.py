@@ -201,7 +201,7 @@ def test_claims_of_the_explanation(kept: Path) -> None:
     found = {claim.text: claim for claim in why.claims(runs, records(better))}
     assert found["Partners' updates grow unlike each other as training goes on."].word == "held"
     assert found["In the end partners are less alike than clients of different tasks."].word == "held"
-    assert found["With fewer images a client its partner's update is less like its own."].word != "held"
+    assert found["With fewer images a client its partner's update is less like its own in the end."].word != "held"
     assert found["Clients choose the tasks that help them."].parts[0].value.mean > 0.3
     worse = {pair: -value for pair, value in better.items()}
     against = {claim.text: claim for claim in why.claims(runs, records(worse))}
@@ -218,12 +218,25 @@ def test_gains_in_pairs_have_their_direction() -> None:
 
 
 def test_what_a_method_would_have_to_do(kept: Path) -> None:
+    runs = planned(kept)
+    table = why.needs(runs)
+    assert table.loc["delta_m (%)", ["plain", "matfl", "alone"]].tolist() == pytest.approx([-4, -0.5, 3], abs=0.3)
+    assert table.loc["component of a step along the task's own", "alone"] == pytest.approx(1.4, abs=0.2)
+    weights = table.loc[["weight of the task's own clients", "weight of other tasks' clients"]]
+    assert weights.sum().tolist() == pytest.approx([1, 1, 1])
+    kept_by = why.step_sizes(why.main_runs(runs)).query("method == 'matfl' and server_lr == 1").mean(numeric_only=True)
+    assert weights["matfl"].iloc[0] == pytest.approx(kept_by["self_weight"] + kept_by["partner_weight"])
+    last = why.decay(why.main_runs([run for run in runs if run.config.method == "matfl" and run.config.server_lr == 1]))
+    expected = last[last["round"] > 50]["partners"].mean()
+    assert table.loc["cosine of partners, last sixth of the rounds", "matfl"] == pytest.approx(expected)
+
+
+def test_what_one_backbone_for_all_gives_each_task() -> None:
     names = [f"outdoor/{task}" for task in ("semseg", "human_parts", "sal", "normals", "edge")]
-    better = {(a, b): 1.0 for a in names for b in names if a != b}
-    table = why.needs(planned(kept), records(better))
-    assert table.loc["delta_m (%); wanted: what sharing gives centrally", "wanted"] == pytest.approx(2)
-    assert table.loc["delta_m (%); wanted: what sharing gives centrally", "matfl"] == pytest.approx(-0.5, abs=0.3)
-    assert table.loc["tasks that a step is divided among", "plain"] == 5
+    table = why.shared(records({(a, b): 1.0 for a in names for b in names if a != b})).set_index("pair")
+    assert list(table.index) == names
+    assert table["mean"].to_numpy() == pytest.approx(2)
+    assert set(table["n"]) == {3}
 
 
 def test_a_step_of_a_method_is_set_in_its_config(kept: Path) -> None:

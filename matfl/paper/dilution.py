@@ -152,7 +152,7 @@ def antiparallel(rounds: int, ratio: float, decay: float, noise: float = 0.0) ->
     which is `fading` with a rest of d and n and the limit -|d|^2 / (|d|^2 + |n|^2). The common part shrinks as the mean
     arrives, by `decay` a round for a quadratic loss; the pull does not, since averaging undoes it every time. `ratio`
     is |c| / |d| in the first round and `noise` |n|^2 / |d|^2. Without noise the cosine ends at -1, whatever the two
-    clients have in common; where noise is all, at 0.
+    clients have in common (at -1 / (m - 1) on average for m clients); where noise is all, at 0.
     """
     return fading(rounds, ratio**2 / (1 + noise), decay, -1 / (1 + noise))
 

@@ -134,8 +134,9 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
                 text="Segmentation clients choose segmentation clients of the other domain, beyond the popularity that "
                 "these have with the other tasks there.",
                 parts=(Part(statistic=statistic, value=estimate(beyond), rule=Above(0)),),
-                note=f"They chose them in {across:.0%} of the rounds, and clients of other tasks in {others:.0%}; at "
-                f"random it would be {float(frame['chance'].iloc[0]):.0%}.",
+                note=f"They chose them in {across:.0%} of the rounds, where the other tasks of their own domain did in "
+                f"{across - np.mean(beyond):.0%}, and chose clients of other tasks there in {others:.0%}; at random it "
+                f"would be {float(frame['chance'].iloc[0]):.0%}.",
                 regime=where,
             )
         )
@@ -151,7 +152,8 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
             text="The weights combine a client's update with its friends' rather than keep its own.",
             parts=(kept,),
             note=f"Partners of its task got {partner:.0%}, all others {1 - own - partner:.0%}; in round 1 it kept "
-            f"{frame.loc[frame['round'] == 1, 'self_weight'].mean():.0%}.",
+            f"{frame.loc[frame['round'] == 1, 'self_weight'].mean():.0%}. A task's model then takes the mean over its "
+            "clients.",
             regime=where,
         )
     )

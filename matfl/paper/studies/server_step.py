@@ -1,8 +1,8 @@
 """The server's step: every method at 1, as in the paper, and at the one that suits it.
 
-Plain averaging moves a task's model by about 1/C of what its own clients ask for; methods that leave a client its own
-update hardly shorten it. So a comparison at step 1 compares steps as well as methods. Each method's own step is chosen
-on development seeds (`choose`) and kept in `frozen.json` before any report seed is run with it.
+The mean of C tasks' orthogonal updates moves a task's model by 1/C of what its own clients ask for; methods that leave
+a client its own update hardly shorten it. So a comparison at step 1 compares steps as well as methods. Each method's
+own step is chosen on development seeds (`choose`) and kept in `frozen.json` before any report seed is run with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from matfl.paper.studies.base import (
     chosen_sets,
     development_seeds,
     regime,
-    report_seeds,
+    seeds_of,
     setting,
     sizes,
 )
@@ -212,7 +212,7 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", set
         setting(base, chosen, method=name, seed=seed)
         for chosen in chosen_sets(base, tasks)
         for name in names
-        for seed in report_seeds(seeds or size.seeds)
+        for seed in seeds_of(name, size, seeds)
     ]
     return with_own_steps(Plan(configs=tuple(configs)))
 

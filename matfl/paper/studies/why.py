@@ -28,7 +28,7 @@ from matfl.paper.studies.base import (
 from matfl.paper.studies.grouping_frequency import client_pairs, neighbours
 from matfl.paper.studies.session import merged
 from matfl.paper.studies.store import Arrays, Record
-from matfl.paper.studies.tables import delta_table, final
+from matfl.paper.studies.tables import delta_table, final, summary
 from matfl.tasks.task import pairs, parts_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ __all__ = [
     "main_runs",
     "needs",
     "plan",
+    "shared",
     "step_sizes",
 ]
 
@@ -280,31 +281,43 @@ def _correlations(gains: dict[int, pd.DataFrame], choices: dict[int, pd.DataFram
 # --- what follows -----------------------------------------------------------------------------------------------------
 
 
-def needs(runs: Sequence[Run], records: Sequence[Record]) -> pd.DataFrame:
-    """What a method would have to do, in numbers: a row a quantity, with where it stands and where it would have to be.
+def shared(records: Sequence[Record]) -> pd.DataFrame:
+    """What each task gains (percent) from one backbone for all tasks, trained centrally: a row a task.
 
-    Columns: quantity, plain, matfl, wanted.
+    Columns: pair, n, mean, sd, low, high (95 % t interval over seeds). Every arrangement takes the same optimiser and
+    the same loss weights, so a task's share of a step is smaller in a shared backbone here as well.
+    """
+    central = benchmark.gains(benchmark.scores([r for r in records if r.path.name.startswith("central")]))
+    return summary(central[central["sharing"] == "domain"], ["pair"], "gain")
+
+
+def needs(runs: Sequence[Run]) -> pd.DataFrame:
+    """Where a method that shares would have to be, in numbers: a row a quantity.
+
+    Columns: quantity; plain and matfl, averaging and MaT-FL at step 1; alone, single-task FL at its own step (at 1
+    where it has none), which such a method has to exceed.
     """
     import pandas as pd
 
-    steps = step_sizes([run for run in main_runs(runs) if run.config.server_lr == 1])
-    means = steps.groupby("method")[["own", "partner_weight", "other_weight", "delta_m"]].mean()
-    central = benchmark.gains(benchmark.scores([r for r in records if r.path.name.startswith("central")]))
-    gain = float(central[central["sharing"] == "domain"]["gain"].mean())
-    tasks = len(pairs(runs[0].config.tasks))
+    steps = step_sizes(main_runs(runs))
+    steps["own_clients"] = steps["self_weight"] + steps["partner_weight"]
+    columns = ["own", "others", "own_clients", "other_weight", "delta_m"]
+    means = steps.groupby(["method", "server_lr"])[columns].mean()
+    plain, ours = means.loc["fedavg", 1.0], means.loc["matfl", 1.0]
+    alone = means.loc["single_task"].sort_index().iloc[-1]
     course = decay([run for run in decay_runs(runs) if run in main_runs(runs)])
-    last = course[course["round"] == course["round"].max()]
-    plain, ours = means.loc["fedavg"], means.loc["matfl"]
-    rows = [
-        ("component of a step along the task's own", plain["own"], ours["own"], 1.0),
-        ("weight of partners of the task", plain["partner_weight"], ours["partner_weight"], 0.5),
-        ("weight of other tasks", plain["other_weight"], ours["other_weight"], np.nan),
-        ("partners among friends in the last round", np.nan, float(last["chosen"].mean()), 1.0),
-        ("cosine of partners in the last round", np.nan, float(last["partners"].mean()), np.nan),
-        ("delta_m (%); wanted: what sharing gives centrally", plain["delta_m"], ours["delta_m"], gain),
-        ("tasks that a step is divided among", tasks, np.nan, 1.0),
-    ]
-    return pd.DataFrame(rows, columns=["quantity", "plain", "matfl", "wanted"]).set_index("quantity")
+    titles = {
+        "own": "component of a step along the task's own",
+        "others": "component of a step along all other tasks'",
+        "own_clients": "weight of the task's own clients",
+        "other_weight": "weight of other tasks' clients",
+        "delta_m": "delta_m (%)",
+    }
+    rows = [(titles[name], plain[name], ours[name], alone[name]) for name in columns]
+    for name, title in (("chosen", "partners among friends"), ("partners", "cosine of partners")):
+        last = float(_blocks(course, name)[:, -1].mean())
+        rows.insert(-1, (f"{title}, last sixth of the rounds", np.nan, last, np.nan))
+    return pd.DataFrame(rows, columns=["quantity", "plain", "matfl", "alone"]).set_index("quantity")
 
 
 def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
@@ -338,8 +351,9 @@ def _dilution_claims(steps: pd.DataFrame, tasks: int, where: str) -> list[Claim]
         Claim(
             text="MaT-FL leaves most of the weight to a client's own update.",
             parts=(Part(statistic="weight of a client's own", value=estimate(ours["self_weight"]), rule=Above(0.5)),),
-            note=f"Partners get {ours['partner_weight'].mean():.0%}, other tasks {ours['other_weight'].mean():.0%}; "
-            f"the step keeps {ours['own'].mean():.0%} of the task's own.",
+            note=f"Partners get {ours['partner_weight'].mean():.0%}, other tasks {ours['other_weight'].mean():.0%}. A "
+            "task's model takes the mean over its clients, so what these leave to themselves and to each other counts "
+            f"alike: the step keeps {ours['own'].mean():.0%} of the task's own.",
             regime=where,
         ),
     ]
@@ -390,7 +404,7 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
     if found.notna().all(axis=None):
         result += [
             Claim(
-                text="A common part that fades beside a rest that stays describes the course of partners' cosine.",
+                text="A common part that fades relative to the rest describes the course of partners' cosine.",
                 parts=(
                     Part(
                         statistic="share of the cosine's variance over rounds that the closed form explains",
@@ -398,10 +412,11 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
                         rule=AtLeast(0.8),
                     ),
                 ),
+                note="It describes a curve that falls and levels off; what the rest is made of, it cannot tell.",
                 regime=where,
             ),
             Claim(
-                text="The pull away from their average outlasts noise: in the limit partners oppose each other.",
+                text="In the limit partners' updates point against each other.",
                 parts=(
                     Part(
                         statistic="limit of the partners' mean cosine in the fitted closed form",
@@ -410,25 +425,28 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
                         digits=3,
                     ),
                 ),
-                note="Without noise it would be -1; where noise is all, 0.",
+                note="The pull away from their average alone would end at -1, and noise draws that towards 0; above 0, "
+                "a part of what is common does not fade.",
                 regime=where,
             ),
         ]
     if few["images"].iloc[0] != many["images"].iloc[0]:
         scarce = _blocks(few, "partners")
         rows = min(len(scarce), len(partners))
+        less = scarce[:rows] - partners[:rows]
         result.append(
             Claim(
-                text="With fewer images a client its partner's update is less like its own.",
+                text="With fewer images a client its partner's update is less like its own in the end.",
                 parts=(
                     Part(
                         statistic=f"partners' mean cosine with {few['images'].iloc[0]} images minus with "
                         f"{many['images'].iloc[0]}, last sixth of the rounds",
-                        value=estimate(scarce[:rows, -1] - partners[:rows, -1]),
+                        value=estimate(less[:, -1]),
                         rule=Below(0),
                         digits=3,
                     ),
                 ),
+                note=f"Over all rounds {less.mean():+.3f}.",
                 regime=where,
             )
         )
@@ -446,8 +464,8 @@ def _choice_claims(gains: dict[int, pd.DataFrame], choices: dict[int, pd.DataFra
             text="Clients choose the tasks that help them.",
             parts=(
                 Part(
-                    statistic="rank correlation of a task's gain from another, trained centrally in pairs, with how "
-                    "often its clients chose that task's",
+                    statistic="rank correlation, over all ordered pairs of tasks, of a task's gain from another, "
+                    "trained centrally in pairs, with how often its clients chose that task's",
                     value=estimate(found),
                     rule=Above(0),
                 ),

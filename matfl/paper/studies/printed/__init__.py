@@ -27,6 +27,7 @@ from matfl.paper.studies.printed.diagnostics import (
     needs,
     photographs,
     rounds,
+    shared,
     transfer,
     variants,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "rounds",
     "secure_sums",
     "server",
+    "shared",
     "steps",
     "transfer",
     "tried",

@@ -191,7 +191,25 @@ def fits(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
 
 def needs(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     """Notebook 09: what a method would have to do."""
+    titles = {"plain": "plain, step 1", "matfl": "MaT-FL, step 1", "alone": "Single-Task FL, own step"}
     return Table(
         frame=frame,
-        caption=f"Where plain averaging and MaT-FL stand, and where a method would have to be; {count(runs)}.",
+        columns=tuple((name, Column(title=title)) for name, title in titles.items()),
+        caption="Where plain averaging and MaT-FL stand, and single-task FL at its own step, which a method that "
+        f"shares would have to exceed; {count(runs)}.",
+    )
+
+
+def shared(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
+    """Notebook 09: what one backbone for all tasks gives each of them, trained centrally."""
+    shown = frame.set_index("pair")[["mean", "low", "high", "n"]]
+    titles = (("mean", "gain"), ("low", "95 % from"), ("high", "to"))
+    columns = (
+        *((name, Column(title=title, unit="%", digits=1, signed=True)) for name, title in titles),
+        ("n", Column(title="seeds", digits=0)),
+    )
+    return Table(
+        frame=shown,
+        columns=columns,
+        caption=f"Gain from one backbone for all tasks over one's own, trained centrally; {count(runs)}.",
     )
