@@ -403,22 +403,23 @@ def test_k_sweep_numbers_and_claims() -> None:
     assert "over Single-Task FL" in k_sweep.claims(flat)[0].evidence
 
 
-def test_a_tiny_k_is_judged_by_the_trend_over_all_k() -> None:
-    """Noise that hides every single step leaves the slope; a falling slope refutes the words."""
+def test_a_tiny_k_is_judged_against_larger_ones_and_by_the_trend_over_all_k() -> None:
+    """Noise that hides every single step leaves the slope; a falling slope refutes the words, as does a high K = 2."""
     generator = np.random.default_rng(0)
     plan = k_sweep.plan("scenes", seeds=3)
 
-    def claim(slope: float) -> Claim:
-        runs = [
-            fake_run(c, BETTER[c.method] + (slope * np.log2(c.k) + generator.normal(0, 0.3)) * (c.method == "matfl"))
-            for c in plan.configs
-        ]
+    def claim(slope: float, first: float = 0.0) -> Claim:
+        def gain(k: int) -> float:
+            return slope * np.log2(k) + first * (k == 2) + generator.normal(0, 0.3)
+
+        runs = [fake_run(c, BETTER[c.method] + gain(c.k) * (c.method == "matfl")) for c in plan.configs]
         return k_sweep.claims(runs)[-1]
 
     assert claim(0.8).text.startswith("An extremely small K (2) is worse")
     assert claim(0.8).word == "held"
     assert claim(-0.8).word == "not held"
     assert claim(0.0).word == "undecided"
+    assert claim(0.8, first=4.0).word == "not held"
 
 
 def test_grouping_tables_and_claims() -> None:
