@@ -218,7 +218,9 @@ def bytes_to(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
 def costs(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     """Notebook 07: what a round costs."""
     return Table(
-        frame=frame, caption=f"A round: megabytes a client, seconds of training and mixing; mean, {count(runs)}."
+        frame=frame,
+        caption="A round: megabytes a client, seconds of training and mixing in the recorded runs, whose machines' "
+        f"load differs from run to run; mean, {count(runs)}.",
     )
 
 
