@@ -61,6 +61,14 @@ def test_committed_records_were_made_by_one_arithmetic_wherever_they_are_compare
     assert [[run.config.name for run in strangers] for strangers in mixed_origins(runs)] == []
 
 
+def test_a_result_that_several_presets_share_was_measured_once():
+    """What a notebook finds must not depend on the order in which records are looked through."""
+    found = {}
+    for file in RECORDS.glob("*/runs/*/record.json"):
+        found.setdefault(file.parent.name, set()).add(file.read_bytes())
+    assert {name for name, contents in found.items() if len(contents) > 1} == set()
+
+
 def test_a_notebook_says_which_of_its_runs_do_not_begin_alike(tmp_path, monkeypatch, capsys):
     configs = [setting(smoke(), "scenes9", method=name) for name in ("matfl", "fedavg")]
     made = [fake_run(config) for config in configs]
