@@ -6,11 +6,15 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import matfl
+from matfl.paper.studies import STUDIES
+from matfl.paper.studies.session import VOTES
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = 16 << 20
@@ -22,6 +26,23 @@ def test_one_version_everywhere():
     citation = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
     change = re.search(r"^## \[?(\d[\d.]*)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert project == matfl.__version__ == citation[1].strip('"') == change[1]
+
+
+def test_committed_records_keep_votes_and_similarities_only_where_a_figure_draws_them():
+    """They are most of a record's bytes, and a wheel brings every record."""
+    drawn, kept = set(), set()
+    for preset in {runs.parent.name for runs in (ROOT / "figures").glob("*/runs")}:
+        drawn |= {config.name for plan in STUDIES.values() for config in plan(preset).votes}
+    for file in (ROOT / "figures").glob("*/runs/*/diagnostics.npz"):
+        with np.load(file) as diagnostics:
+            kept |= {file.parent.name} if set(VOTES) & set(diagnostics.files) else set()
+    assert kept
+    assert kept <= drawn
+
+
+def test_records_and_notebooks_fit_into_a_wheel():
+    files = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("figures/*/runs/*/*")]
+    assert 0 < sum(len(zlib.compress(file.read_bytes())) for file in files) < SIZE
 
 
 @pytest.fixture(scope="module")
