@@ -55,7 +55,7 @@ def test_nothing_is_compared_before_a_choice() -> None:
     assert our_best.plan("scenes").configs == ()
     assert our_best.choice("scenes").empty
     assert our_best.tried("quick").empty
-    assert printed.tried(our_best.tried("quick")).markdown()
+    assert printed.tried(our_best.tried("quick"), our_best.chosen_on("quick")).markdown()
     assert our_best.compare([]).empty
     assert our_best.claims([]) == []
 
@@ -108,9 +108,10 @@ def test_all_that_was_tried_is_shown_best_first() -> None:
     assert found.loc["fedavg", [1, 2.2361]].to_list() == [-3.5, 0.25]
     assert found.loc["fedavg", [1.4142, 2]].isna().all()
     assert our_best.tried("photos").equals(found)
-    text = printed.tried(found).markdown()
+    text = printed.tried(found, our_best.chosen_on("photos")).markdown()
     assert "| step 1 (%) | step 1.41 (%) | step 2 (%) | step 2.24 (%) |" in re.sub(" +", " ", text)
     assert "+3.1" in text
+    assert "development seeds (outdoor5 at scenes)" in printed.tried(found, our_best.chosen_on("photos")).caption
 
 
 def test_every_opponent_has_a_row_and_a_claim() -> None:

@@ -23,7 +23,7 @@ from matfl.server.methods import METHODS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Contest", "choice", "claims", "compare", "contest", "plan", "tried"]
+__all__ = ["Contest", "choice", "chosen_on", "claims", "compare", "contest", "plan", "tried"]
 
 CHOSEN_ON = {"photos": ("scenes", "outdoor5"), "photos_imagenet": ("scenes", "outdoor5")}
 """Presets that take the choice made on another one's development seeds, and on which of its task sets."""
@@ -41,6 +41,16 @@ class Contest:
 def _chosen_on(preset: str) -> tuple[str, str]:
     """The preset and task set whose development seeds decide."""
     return CHOSEN_ON.get(preset, (preset, five_tasks(base_config(preset))))
+
+
+def chosen_on(preset: str) -> str:
+    """In words, the task set and the preset whose development seeds decide.
+
+    >>> chosen_on("photos")
+    'outdoor5 at scenes'
+    """
+    source, tasks = _chosen_on(preset)
+    return f"{tasks} at {source}"
 
 
 def contest(preset: str) -> Contest | None:

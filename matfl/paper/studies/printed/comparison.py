@@ -238,19 +238,20 @@ def steps(frame: pd.DataFrame, runs: Sequence[RunLike]) -> Table:
     return Table(frame=frame.set_index(["tasks", "method"]), caption=f"{about}. Run: {conditions(configs)}.")
 
 
-def choice(frame: pd.DataFrame) -> Table:
-    """Notebook 11: what development seeds chose."""
-    return Table(frame=frame.set_index("role"), caption="Chosen on development seeds; delta_m is the mean there.")
+def choice(frame: pd.DataFrame, where: str) -> Table:
+    """Notebook 11: what development seeds chose; `where` is `matfl.paper.studies.our_best.chosen_on`."""
+    caption = f"Chosen on development seeds ({where}); delta_m is the mean there."
+    return Table(frame=frame.set_index("role"), caption=caption)
 
 
-def tried(frame: pd.DataFrame) -> Table:
-    """Notebook 11: all that could have been chosen."""
+def tried(frame: pd.DataFrame, where: str) -> Table:
+    """Notebook 11: all that could have been chosen, and `where`, as in `choice`."""
     rows = frame.set_axis([f"step {step:.3g}" for step in frame], axis=1)
     return Table(
         frame=rows,
         columns=tuple((name, Column(title=name, unit="%", digits=1, signed=True)) for name in rows),
-        caption="Mean delta_m on development seeds at each server step; larger steps were not tried where one was more "
-        "than a point below the method's best so far.",
+        caption=f"Mean delta_m on development seeds ({where}) at each server step; larger steps were not tried where "
+        "one was more than a point below the method's best so far.",
     )
 
 
