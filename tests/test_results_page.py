@@ -1,0 +1,101 @@
+"""Tables of README and docs/results.md say what the committed tables behind them say."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPARED = {
+    "five": ("scenes", "outdoor5"),
+    "nine": ("scenes", "scenes9"),
+    "photographs": ("photos", "photos8"),
+}
+METHODS = {
+    "single-task FL": "single_task",
+    "plain many-task FL": "fedavg",
+    "FedProx": "fedprox",
+    "MaT-FL": "matfl",
+    "soft groups of whole updates": "soft_grouping",
+}
+NUMBER = re.compile(r"[+-]?\d*\.?\d+")
+
+
+def tables(page: str) -> dict[str, pd.DataFrame]:
+    """The page's tables by the word at the top of their first column, rows by that column."""
+    found = {}
+    for block in re.findall(r"(?:^\|.*\n)+", (ROOT / page).read_text(encoding="utf-8"), re.M):
+        head, _, *rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in block.splitlines()]
+        cells, names = [row[1:] for row in rows], [row[0] for row in rows]
+        found[" ".join(head)] = pd.DataFrame(cells, columns=head[1:], index=names)
+    return found
+
+
+def table(page: str, *words: str) -> pd.DataFrame:
+    (chosen,) = (frame for head, frame in tables(page).items() if all(word in head for word in words))
+    return chosen
+
+
+def assert_shown(cell: str, measured: list[float]) -> None:
+    """The numbers of a cell are the measured ones, rounded as shown; after `<` stands a bound."""
+    shown = NUMBER.findall(cell)
+    assert len(shown) == len(measured), cell
+    for text, value in zip(shown, measured):
+        if f"< {text}" in cell:
+            assert value < float(text), cell
+        else:
+            digits = len(text.partition(".")[2])
+            assert abs(float(text) - value) <= 0.5 * 10**-digits + 1e-9, f"{cell}: {value}"
+
+
+def records(preset: str, name: str) -> pd.DataFrame:
+    return pd.read_csv(ROOT / "figures" / preset / f"{name}.csv")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_matfl_against_the_others(page):
+    shown = table(page, "MaT-FL", "against", "nine")
+    assert list(shown.index) == ["plain many-task FL", "FedProx", "single-task FL"]
+    for column in shown:
+        preset, tasks = COMPARED[column.split()[0].rstrip(",")]
+        measured = records(preset, "02_methods_table_compare").set_index(["tasks", "against"])
+        for against, cell in shown[column].items():
+            row = measured.loc[tasks, METHODS[against]]
+            assert_shown(cell, [row["mean"], row["low"], row["high"], row["p_holm"]])
+
+
+def test_ours_against_the_others():
+    shown = table("docs/results.md", "ours against")
+    for column, preset in zip(shown, ("scenes", "photos"), strict=True):
+        measured = records(preset, "11_our_best_table_compare")
+        assert len(shown) == len(measured)
+        for (against, cell), (_, row) in zip(shown[column].items(), measured.iterrows()):
+            assert METHODS[re.sub(r" at .*", "", against)] == row["against"]
+            assert_shown(cell, [row["difference"], row["low"], row["high"], row["p_holm"]])
+
+
+def test_steps_of_their_own():
+    shown = table("docs/results.md", "its step", "gain")
+    measured = records("scenes", "08_server_step_table_steps").set_index(["tasks", "method"]).loc["outdoor5"]
+    assert {METHODS[name] for name in shown.index} == set(measured.index)
+    for name, cells in shown.iterrows():
+        row = measured.loc[METHODS[str(name)]]
+        for cell, value in zip(cells, (row["own_step"], row["step_1"], row["own"])):
+            assert_shown(cell, [value])
+        assert_shown(cells["gain"], [row["gain"], row["low"], row["high"]])
+
+
+def test_every_rival():
+    there = [float(text) for text in NUMBER.findall(" ".join(table("docs/results.md", "delta_m")["delta_m"]))]
+    measured = records("scenes", "02_methods_table_methods").set_index(["tasks", "method"]).loc["outdoor5"]["delta_m"]
+    others = measured.drop("single_task").dropna().sort_values(ascending=False)
+    assert len(there) == len(others)
+    assert (abs(others.to_numpy() - there) <= 0.05).all()
+
+
+def test_another_number_is_found_out():
+    with pytest.raises(AssertionError):
+        assert_shown("+3.5 (3.2 to 3.6; p < .001)", [3.405, 3.22, 3.59, 1e-5])
+    with pytest.raises(AssertionError):
+        assert_shown("+3.4 (3.2 to 3.6; p < .001)", [3.405, 3.22, 3.59, 2e-3])
