@@ -224,6 +224,24 @@ def test_labels_that_would_cover_each_other_are_moved() -> None:
     plt.close(fig)
 
 
+def test_names_of_clusters_cover_no_marks() -> None:
+    """Four tasks in a row of tight clusters, so near each other that a name above or beside one meets the next."""
+    near = [(0.0, 0.0), (0.0, 0.6), (0.0, 1.2), (4.0, 3.0)]
+    points = pd.DataFrame(
+        [(x + dx, y + dx, pair) for (x, y), pair in zip(near, [*PAIRS, "indoor/edge"]) for dx in (-0.05, 0.0, 0.05)],
+        columns=["x", "y", "pair"],
+    )
+    fig, ax = plots.figure("single", height=2)
+    plots.update_tsne(points, ax=ax, legend=False)
+    plots.label_clusters(points, ax)
+    marks = ax.transData.transform(points[["x", "y"]].to_numpy())
+    for text in ax.texts:
+        box = text.get_window_extent()
+        inside = (marks > [box.x0, box.y0]) & (marks < [box.x1, box.y1])
+        assert not inside.all(1).any(), text.get_text()
+    plt.close(fig)
+
+
 PAIRS = ["outdoor/semseg", "outdoor/sal", "indoor/depth"]
 
 

@@ -21,6 +21,11 @@ __all__ = ["course", "current_axes", "heat_labels", "interval", "labels_apart", 
 THIN = ("X", "P", "*", "x")
 """Marks that a white edge would eat."""
 
+WAYS = np.array([(0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1)])
+"""Where a name stands beside its points: above, below, right, left, and between."""
+GAPS, NEAR = (3, 9, 18, 30), 2
+"""How far from them, in points; and how many of these are near enough to need no line."""
+
 
 def current_axes(ax: Axes | None) -> Axes:
     """The given axes, or pyplot's."""
@@ -109,52 +114,38 @@ def course(
 
 
 def labels_apart(
-    ax: Axes,
-    points_N2: NDArray[np.floating],
-    texts: Sequence[str],
-    colors: Sequence[str],
-    *,
-    size: float = SMALLEST,
-    lift: float = 0.0,
+    ax: Axes, clusters: Mapping[str, NDArray[np.floating]], colors: Sequence[str], *, size: float = SMALLEST
 ) -> None:
-    """A text `lift` points above each point (data coordinates), moved up and down until none covers another.
+    """Each cluster's name beside its points (M, 2; data coordinates), where it covers no other name and fewest marks.
 
-    A thin line leads back from a text that had to go far.
-
-    The axes' limits and place must be final.
+    Tried are eight directions, near before far; a thin line leads back from a name that had to go far. The axes' limits
+    and place must be final.
     """
     fig = ax.figure
     settle(fig)
     renderer = fig.canvas.get_renderer()  # type: ignore[attr-defined]
-    drawn = [
-        ax.text(x, y, text, color=color, size=size, ha="center", va="center", weight="bold", zorder=6)
-        for (x, y), text, color in zip(points_N2, texts, colors, strict=True)
-    ]
-    boxes = [text.get_window_extent(renderer) for text in drawn]
-    half_N2 = np.array([[box.width / 2 + 1, box.height / 2 + 1] for box in boxes])
-    home_N2 = ax.transData.transform(np.asarray(points_N2, dtype=float))
+    point = fig.dpi / 72
     inside = ax.get_window_extent(renderer)
-    low, high = np.array([inside.x0, inside.y0]) + half_N2, np.array([inside.x1, inside.y1]) - half_N2
-    home_N2[:, 1] += lift * fig.dpi / 72
-    at_N2 = np.clip(home_N2, low, high)
-    for _ in range(300):
-        gap_NN2 = at_N2[:, None] - at_N2[None, :]
-        over_NN2 = half_N2[:, None] + half_N2[None, :] - np.abs(gap_NN2)
-        clash_NN = (over_NN2 > 0).all(-1) & ~np.eye(len(at_N2), dtype=bool)
-        if not clash_NN.any():
-            break
-        i, j = map(int, np.argwhere(clash_NN)[0])
-        up = 1.0 if (at_N2[i, 1], i) >= (at_N2[j, 1], j) else -1.0
-        shift = (over_NN2[i, j, 1] / 2 + 0.5) * up
-        at_N2[i, 1] += shift
-        at_N2[j, 1] -= shift
-        at_N2 = np.clip(at_N2, low, high)
-    for text, here, home, color in zip(drawn, at_N2, home_N2, colors):
-        x, y = ax.transData.inverted().transform(here)
-        text.set_position((float(x), float(y)))
-        if np.hypot(*(here - home)) > 12:
-            ends = ax.transData.inverted().transform(np.stack([home, here]))
-            ax.plot(*ends.T, color=color, linewidth=0.5, alpha=0.7, zorder=2)
+    places = [ax.transData.transform(points_M2) for points_M2 in clusters.values()]
+    marks_M2, named_N4 = np.concatenate(places), np.zeros((0, 4))
+    for name, its_M2, color in zip(clusters, places, colors, strict=True):
+        text = ax.text(0, 0, name, color=color, size=size, ha="center", va="center", weight="bold", zorder=6)
+        box = text.get_window_extent(renderer)
+        half_2 = np.array([box.width, box.height]) / 2 + point
+        low_2, high_2 = np.quantile(its_M2, (0.1, 0.9), axis=0)  # a stray mark does not carry the name away
+        middle_2, reach_2 = (low_2 + high_2) / 2, (high_2 - low_2) / 2 + half_2
+        tried_C2 = np.stack([middle_2 + way * (reach_2 + gap * point) for gap in GAPS for way in WAYS])
+        tried_C2 = np.clip(tried_C2, inside.min + half_2, inside.max - half_2)
+        marks_C = (np.abs(tried_C2[:, None] - marks_M2) < half_2 + 2 * point).all(-1).sum(1)
+        names_C = (np.abs(tried_C2[:, None] - named_N4[:, :2]) < half_2 + named_N4[:, 2:]).all(-1).sum(1)
+        chosen = int(np.argmin(marks_C + len(marks_M2) * names_C))
+        here_2 = tried_C2[chosen]
+        named_N4 = np.vstack([named_N4, [*here_2, *half_2]])
+        text.set_position(ax.transData.inverted().transform(here_2))
+        if chosen >= NEAR * len(WAYS):
+            edge_2 = np.clip(middle_2, here_2 - half_2, here_2 + half_2)
+            ends_22 = ax.transData.inverted().transform(np.stack([middle_2, edge_2]))
+            ax.plot(*ends_22.T, color=color, linewidth=0.5, alpha=0.7, zorder=2)
 
 
 def settle(fig: Figure | SubFigure) -> None:

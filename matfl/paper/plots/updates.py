@@ -59,11 +59,10 @@ def update_tsne(points: pd.DataFrame, *, ax: Axes | None = None, legend: bool = 
 
 
 def label_clusters(points: pd.DataFrame, ax: Axes) -> None:
-    """Each pair's name above its points, kept apart from the others'; the last thing to draw."""
-    tops = points.groupby("pair", sort=False).agg({"x": "median", "y": "max"})
-    names = [str(name) for name in tops.index]
-    texts = [short_title(name) for name in names]
-    labels_apart(ax, tops.to_numpy(), texts, [pair_color(name) for name in names], lift=8)
+    """Each pair's name beside its points, kept apart from the others' and from marks; the last thing to draw."""
+    groups = points.groupby("pair", sort=False)
+    clusters = {short_title(str(name)): group[["x", "y"]].to_numpy(dtype=float) for name, group in groups}
+    labels_apart(ax, clusters, [pair_color(str(name)) for name in groups.groups])
 
 
 def cosine_matrix(
