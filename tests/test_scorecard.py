@@ -55,6 +55,18 @@ def test_without_results_nothing_is_claimed(left: Any) -> None:
     assert card._repr_html_().count("not computed yet") == 3 * len(PAPER_CLAIMS)
 
 
+def test_verdicts_of_several_regimes_say_which(left: Any) -> None:
+    text = "Updates cluster by task."
+    folder = left("scenes", "01_update_tsne", {})
+    claims = [
+        {"claim": text, "verdict": word, "evidence": "d", "regime": f"at 64x64, learning rate {rate}"}
+        for word, rate in (("not held", 0.001), ("held", 0.0001))
+    ]
+    (folder / "01_update_tsne.json").write_text(json.dumps({"claims": claims, "provenance": {"preset": "scenes"}}))
+    shown = row(scorecard.scorecard(), "Updates are well clustered by tasks.")["rendered scenes"]
+    assert shown == "not held (lr 0.001); held (lr 0.0001)"
+
+
 def test_verdicts_of_several_task_sets_stand_side_by_side(left: Any) -> None:
     text = "Plain many-task FL beats single-task FL."
     left("scenes", "02_methods", {f"outdoor5: {text}": "held", f"scenes9: {text}": "not held"})

@@ -40,7 +40,7 @@ EXERCISES: Mapping[str, tuple[Exercise, ...]] = {
         Exercise(
             words="Do tasks give each other more when each has fewer images?",
             parameters={"settings": "images_per_client=50"},
-            minutes=3,
+            minutes=5,
         ),
     ),
     "01_update_tsne": (

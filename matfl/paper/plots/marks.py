@@ -141,7 +141,8 @@ def labels_apart(
         chosen = int(np.argmin(marks_C + len(marks_M2) * names_C))
         here_2 = tried_C2[chosen]
         named_N4 = np.vstack([named_N4, [*here_2, *half_2]])
-        text.set_position(ax.transData.inverted().transform(here_2))
+        x, y = ax.transData.inverted().transform(here_2)
+        text.set_position((float(x), float(y)))
         if chosen >= NEAR * len(WAYS):
             edge_2 = np.clip(middle_2, here_2 - half_2, here_2 + half_2)
             ends_22 = ax.transData.inverted().transform(np.stack([middle_2, edge_2]))

@@ -89,17 +89,22 @@ def _claims(study: str, preset: str) -> tuple[Mapping[str, str], ...]:
 
 
 def verdicts(claim: PaperClaim, preset: str) -> list[Verdict]:
-    """The verdicts of a preset, one a task set; empty where nothing is computed."""
+    """The verdicts of a preset, one a task set or regime; empty where nothing is computed."""
+    rows = [row for row in _claims(claim.study, preset) if claim.fits(row["claim"]) and row["verdict"] != NOTHING]
     return [
-        Verdict(
-            word=row["verdict"],
-            subject=row["claim"].removesuffix(claim.judged_as).removesuffix(": "),
-            evidence=row["evidence"],
-            preset=preset,
-        )
-        for row in _claims(claim.study, preset)
-        if claim.fits(row["claim"]) and row["verdict"] != NOTHING
+        Verdict(word=row["verdict"], subject=subject, evidence=row["evidence"], preset=preset)
+        for row, subject in zip(rows, _subjects(claim, rows))
     ]
+
+
+def _subjects(claim: PaperClaim, rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """What each verdict is about, where there are several: its task set, and else what its regime alone says."""
+    named = [row["claim"].removesuffix(claim.judged_as).removesuffix(": ") for row in rows]
+    if len(set(named)) == len(named):
+        return named
+    regimes = [row.get("regime", "").replace("learning rate", "lr").split(", ") for row in rows]
+    shared = set.intersection(*map(set, regimes))
+    return [", ".join(filter(None, [name, *(p for p in its if p not in shared)])) for name, its in zip(named, regimes)]
 
 
 @dataclass(frozen=True)
