@@ -225,7 +225,7 @@ def test_labels_that_would_cover_each_other_are_moved() -> None:
 
 
 def test_names_of_clusters_cover_no_marks() -> None:
-    """Four tasks in a row of tight clusters, so near each other that a name above or beside one meets the next."""
+    """Of four tight clusters three are so near above each other that a name above one meets the next."""
     near = [(0.0, 0.0), (0.0, 0.6), (0.0, 1.2), (4.0, 3.0)]
     points = pd.DataFrame(
         [(x + dx, y + dx, pair) for (x, y), pair in zip(near, [*PAIRS, "indoor/edge"]) for dx in (-0.05, 0.0, 0.05)],

@@ -23,7 +23,7 @@ NUMBER = re.compile(r"[+-]?\d*\.?\d+")
 
 
 def tables(page: str) -> dict[str, pd.DataFrame]:
-    """The page's tables by the word at the top of their first column, rows by that column."""
+    """The page's tables by the words of their heads, rows by the first column."""
     found = {}
     for block in re.findall(r"(?:^\|.*\n)+", (ROOT / page).read_text(encoding="utf-8"), re.M):
         head, _, *rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in block.splitlines()]
