@@ -19,6 +19,15 @@ METHODS = {
     "MaT-FL": "matfl",
     "soft groups of whole updates": "soft_grouping",
 }
+TYPES = {
+    "segmentation": "semseg",
+    "human parts": "human_parts",
+    "saliency": "sal",
+    "normals": "normals",
+    "edges": "edge",
+    "depth": "depth",
+}
+COSINES = ("same task", "same type in the other domain", "other type in the same domain")
 NUMBER = re.compile(r"[+-]?\d*\.?\d+")
 
 
@@ -92,6 +101,39 @@ def test_every_rival():
     others = measured.drop("single_task").dropna().sort_values(ascending=False)
     assert len(there) == len(others)
     assert (abs(others.to_numpy() - there) <= 0.05).all()
+
+
+def test_what_sharing_gives_without_federation():
+    shown = table("docs/results.md", "with its domain's tasks")
+    measured = records("scenes", "00_benchmark_transfer").groupby(["sharing", "pair"])["gain"].mean()
+    pairs = [
+        f"{domain}/{TYPES[task]}"
+        for names in shown.index[1:]
+        for domain, tasks in re.findall(r"(indoor|outdoor) ([^;]+)", names)
+        for task in tasks.split(", ")
+    ]
+    assert sorted(pairs) == sorted(measured["domain"].index)
+    for column, sharing in zip(shown, ("domain", "all"), strict=True):
+        gains = measured[sharing]
+        assert_shown(re.sub(r"[*]|\(.*", "", shown[column].iloc[0]), [gains.mean()])
+        assert_shown("; ".join(shown[column].iloc[1:]), [gains[pair] for pair in pairs])
+
+
+def test_how_updates_cluster():
+    shown = table("docs/results.md", "1e-4", "1e-3")
+    measured = records("scenes", "01_update_tsne_table_variants").set_index("statistic")
+    rows = {
+        "silhouette by task": ["silhouette by task"],
+        "nearest update is of the same task": ["nearest update of the same task"],
+        "mean cosine": [f"cosine, {kind}" for kind in COSINES],
+        "cosine with the starting weights": ["cosine with the starting weights"],
+    }
+    assert [name.partition(":")[0] for name in shown.index] == list(rows)
+    for column, rate in zip(shown, ("0.0001", "0.001"), strict=True):
+        values = measured[f"heads equal where shapes are, learning rate {rate}"]
+        for cell, names in zip(shown[column], rows.values(), strict=True):
+            unit = 100 if "%" in cell else 1
+            assert_shown(re.sub(r"\(.*?\)", "", cell), [unit * values[name] for name in names])
 
 
 def test_another_number_is_found_out():
