@@ -10,6 +10,8 @@ import pytest
 from synthetic_runs import fake_run
 
 from matfl.config.run_config import smoke
+from matfl.paper.claims import Above, Part
+from matfl.paper.stats import estimate
 from matfl.paper.studies import k_sweep, methods, printed
 from matfl.paper.studies.base import setting
 from matfl.paper.tables import Column, Table, column
@@ -57,6 +59,16 @@ def test_missing_numbers_and_signs() -> None:
     assert [table._cell(i, "delta_m") for i in range(4)] == ["+1.3", "-0.5", "0.0", "–"]
     own = Table(frame=table.frame, caption="x", columns=(("delta_m", Column(title="d", digits=2)),))
     assert own._cell(0, "delta_m") == "1.26"
+
+
+def test_what_diverged_is_legible() -> None:
+    frame = pd.DataFrame({"delta_m": [-63182109.4, 12.5]}, index=list("ab"))
+    table = Table(frame=frame, spread=frame.abs() * 2, caption="x")
+    assert [table._cell(i, "delta_m") for i in range(2)] == ["-6.3e+07 ± 1.3e+08", "+12.5 ± 25.0"]
+    value = estimate([9e7, 7e7, 8e7])
+    part = Part(statistic="cost", value=value, rule=Above(0), digits=1)
+    assert str(part) == "cost: 8.0e+07 (95 % interval 5.5e+07 to 1.0e+08, n = 3)"
+    assert part.held is True, "print is all that changes"
 
 
 def test_no_p_value_is_printed_as_zero() -> None:

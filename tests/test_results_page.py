@@ -136,6 +136,16 @@ def test_how_updates_cluster():
             assert_shown(re.sub(r"\(.*?\)", "", cell), [unit * values[name] for name in names])
 
 
+def test_what_attacks_leave():
+    shown = table("docs/results.md", "attack", "Krum")
+    deltas = records("scenes", "10_scale_privacy_attacks_deltas").groupby(["attack", "defence"])["all"].mean()
+    attacks = ("none", "flip", "copy", "votes")
+    defences = ("single_task", "fedavg", "matfl", "matfl, clipped", "median", "krum")
+    for (_, cells), attack in zip(shown.iterrows(), attacks, strict=True):
+        for cell, defence in zip(cells, defences, strict=True):
+            assert_shown(cell, [deltas[attack, defence]])
+
+
 def test_another_number_is_found_out():
     with pytest.raises(AssertionError):
         assert_shown("+3.5 (3.2 to 3.6; p < .001)", [3.405, 3.22, 3.59, 1e-5])

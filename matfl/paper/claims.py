@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from matfl.paper.numbers import decimal
 from matfl.paper.stats import Estimate
 
 __all__ = ["Above", "AtLeast", "Below", "Claim", "Part", "Rule", "Within", "together"]
@@ -127,12 +128,13 @@ class Part:
         return f"{self.rule}, Holm p below {SIGNIFICANT:g}" if family else str(self.rule)
 
     def __str__(self) -> str:
-        value, digits = self.value, self.digits
-        text = f"{self.statistic}: {value.mean:.{digits}f}"
+        value = self.value
+        mean, low, high = (decimal(each, self.digits) for each in (value.mean, value.low, value.high))
+        text = f"{self.statistic}: {mean}"
         if value.n == 1:
             text += " (one seed: no interval)"
         elif value.n > 1:
-            text += f" (95 % interval {value.low:.{digits}f} to {value.high:.{digits}f}, n = {value.n}"
+            text += f" (95 % interval {low} to {high}, n = {value.n}"
             text += f", Holm p {value.p_holm:.3f})" if not math.isnan(value.p_holm) else ")"
         return text
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from matfl.paper.names import method_title, metric_name, pair_title, table_title
+from matfl.paper.numbers import decimal
 from matfl.tasks.task import DOMAINS, task_of
 
 if TYPE_CHECKING:
@@ -166,10 +167,9 @@ class Table:
             return "–"
         if how.floor and round(float(value), how.digits) == 0:
             return f"< {10**-how.digits:.{how.digits}f}"
-        sign = "+" if how.signed and round(float(value), how.digits) != 0 else ""
-        text = f"{value:{sign}.{how.digits}f}"
+        text = decimal(float(value), how.digits, signed=how.signed)
         if self.spread is not None and name in self.spread and _is_number(self.spread[name].iloc[i]):
-            text += f" ± {self.spread[name].iloc[i]:.{how.digits}f}"
+            text += f" ± {decimal(float(self.spread[name].iloc[i]), how.digits)}"
         return text
 
     def _printed(self, bold: Callable[[str], str], italic: Callable[[str], str], escape: Callable[[str], str]) -> Any:

@@ -91,6 +91,6 @@ def attack_deltas(runs: Sequence[RunLike], frame: pd.DataFrame) -> Caption:
     return Caption(
         text="delta_m after training under attack (percent against the honest run of single-task FL), by attack and "
         "defence: small marks are seeds, large ones their means; left of tasks without an attacker of their own, right "
-        f"of the others. {run_words(configs_of(runs))}",
+        f"of the others. Beyond 10 axes are logarithmic. {run_words(configs_of(runs))}",
         alt=f"Dot plots of delta_m for {frame['attack'].nunique()} attacks.",
     )
