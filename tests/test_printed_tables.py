@@ -142,6 +142,23 @@ def test_table_2_has_k_only_where_a_method_knows_one() -> None:
     assert "n = 1 seed (no spread" in printed.k_sweep(runs(1), k_sweep.numbers(runs(1))).caption
 
 
+def test_what_attacks_leave_is_told_by_attack_and_by_kind_of_task() -> None:
+    frame = pd.DataFrame(
+        [
+            {"defence": name, "attack": kind, "seed": seed, "attacked": -2.0 * seed, "others": 1.0, "all": -1.0 * seed}
+            for name in ("fedavg", "matfl, clipped")
+            for kind in ("none", "copy")
+            for seed in (0, 1)
+        ]
+    )
+    table = printed.attacked(runs(2), frame)
+    assert list(table.frame.index) == [
+        (kind, name) for kind in ("none", "copy") for name in ("Plain Many-Task FL", "MaT-FL, clipped")
+    ]
+    assert table.frame.loc[("copy", "Plain Many-Task FL")].tolist() == [1.0, -1.0, -0.5]
+    assert "tasks with an attacker of their own (%) ↑" in table.markdown()
+
+
 def test_packings_are_means_over_seeds_with_their_spread() -> None:
     frame = pd.DataFrame(
         {

@@ -260,6 +260,13 @@ def test_private_runs_and_signals_are_judged_against_chance():
         "At epsilon 256, sketches find partners more often than chance.": "undecided",
         "Noise on sketches alone costs less than noise on all that leaves a client (epsilon 256).": "held",
     }
+    early_and_late = [*told_records(), *told_records()]
+    for later in early_and_late[3:]:
+        for row in later.values["tables"]["tasks"]:
+            row.update(round=9, accuracy=0.25)
+    told = private.claims(runs, early_and_late)[0]
+    assert told.note == "By round: 0.81 in 1, 0.25 in 9.", "what is told at once is not hidden in a mean"
+    assert told.parts[0].value.mean == pytest.approx((0.81 + 0.25) / 2)
     sums = private.secure_sums(runs)
     assert (sums["mean"] >= 1).all()
     plots.epsilon_curve(private.told(told_records(), "private"), "partners", chance=0.4, label="x")

@@ -77,7 +77,8 @@ def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
     return [
         Claim.of(
             "A client whose partners are away gives other tasks more weight.",
-            statistic="weight on clients of other tasks, alone in its task minus with its partners",
+            statistic="weight on clients of other tasks: clients that are alone in theirs, a task's first, minus all "
+            "with partners",
             value=estimate(
                 paired(
                     *(

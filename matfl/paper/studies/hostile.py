@@ -192,11 +192,11 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
             regime=where,
         ),
         Claim.of(
-            "A client that copies the mean direction of the others is chosen more often than by chance.",
-            statistic=f"share of honest clients that choose an attacker (chance {chance:.2f})",
+            "Clients that copy the mean direction of the others are chosen more often than by chance.",
+            statistic=f"how often an honest client chooses an attacker (share; chance {chance:.2f})",
             value=of("copy", "chosen"),
             rule=Above(chance),
-            note=f"It gets a weight of {of('copy', 'weight').mean:.2f} in all.",
+            note=f"They get a weight of {of('copy', 'weight').mean:.2f} in all.",
             regime=where,
         ),
         Claim.of(

@@ -290,7 +290,7 @@ def claims(records: Sequence[Record]) -> list[Claim]:
             rule=Within(0.1),
         ),
         Claim.of(
-            f"{LENGTH} numbers a layer find a client's partners as well as whole updates do.",
+            f"{LENGTH} numbers a layer find a client's partners nearly as well as whole updates do (within .1).",
             statistic="share of partners among friends, from sketches minus from whole updates",
             value=estimate(at["partners"] - at["partners_exact"]),
             rule=Within(0.1),

@@ -77,14 +77,15 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def told(records: Sequence[Record], what: str) -> pd.DataFrame:
-    """'private' or 'tasks' of `signals.frame`, averaged over draws and rounds.
+def told(records: Sequence[Record], what: str, *, by: Sequence[str] = ("length", "epsilon", "seed")) -> pd.DataFrame:
+    """'private' or 'tasks' of `signals.frame`, averaged over draws and whatever else is not in `by`.
 
-    Columns: length, epsilon (a number), seed, and what was measured.
+    Columns: `by` (epsilon is a number), and what was measured.
     """
-    found = frame([r for r in records if r.path.name.startswith("signals")], what).drop(columns=["draw", "round"])
+    found = frame([r for r in records if r.path.name.startswith("signals")], what)
     found["epsilon"] = found["epsilon"].astype(float)
-    return found.groupby(["length", "epsilon", "seed"]).mean().reset_index()
+    averaged = {"draw", "round", "seed", "length", "epsilon"} - set(by)
+    return found.drop(columns=list(averaged)).groupby(list(by)).mean().reset_index()
 
 
 def chances(runs: Sequence[Run]) -> dict[str, float]:
@@ -128,6 +129,8 @@ def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
         rows = table[(table["length"] == longest) & (table["epsilon"] == epsilon)]
         return list(rows.sort_values("seed")[column])
 
+    rounds = told(records, "tasks", by=("length", "epsilon", "round"))
+    without_noise = rounds[(rounds["length"] == longest) & np.isinf(rounds["epsilon"])]
     found = table(runs)
     noised = found[found["noised"] == "all that leaves a client"].set_index("seed")["delta_m"]
     sketch = found[found["noised"] == "the sketch alone"].set_index("seed")["delta_m"]
@@ -139,6 +142,9 @@ def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
             statistic=f"accuracy of the nearest mean (chance {1 / names:.2f})",
             value=estimate(at(tasks, "accuracy", float("inf"))),
             rule=Above(1 / names),
+            note="By round: "
+            + ", ".join(f"{row['accuracy']:.2f} in {int(row['round'])}" for _, row in without_noise.iterrows())
+            + ".",
             regime=where,
         ),
         Claim.of(

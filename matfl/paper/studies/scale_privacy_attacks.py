@@ -111,7 +111,8 @@ def _astray_claims(records: Sequence[Record]) -> list[Claim]:
             regime=where,
         ),
         Claim(
-            text="Against attacks that look like everybody, MaT-FL leads them further astray than plain averaging.",
+            text="Against attacks that look like everybody, MaT-FL leads tasks without an attacker further astray than "
+            "plain averaging.",
             parts=tuple(
                 Part(statistic=f"{kind}: {words}, MaT-FL minus plain", value=more(kind), rule=Above(0))
                 for kind in ("copy", "votes")
@@ -119,7 +120,8 @@ def _astray_claims(records: Sequence[Record]) -> list[Claim]:
             regime=where,
         ),
         Claim(
-            text="Norm clipping bounds what such attacks do to MaT-FL's step by the step's own length.",
+            text="Norm clipping bounds what such attacks do to MaT-FL's step of tasks without an attacker by the "
+            "step's own length.",
             parts=tuple(
                 Part(
                     statistic=f"{kind}: {words}, MaT-FL with clip_norm=1",

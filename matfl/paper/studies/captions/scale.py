@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["attack_deltas", "attack_table", "crowds", "packed_quality", "private", "sketches"]
 
 
+LOOKED_AT = "the first and the last two rounds"
+"""Of whose updates there are signals (`many_clients.plan`)."""
+
+
 def _short(runs: Sequence[RunLike]) -> str:
     return conditions(configs_of(runs))
 
@@ -29,7 +33,7 @@ def sketches(runs: Sequence[RunLike], frame: pd.DataFrame) -> Caption:
         "cosines "
         "(no unit, logarithmic), dots are seeds, the line is theory's. Right: shares that stay as with whole updates, "
         "lines are means over seeds, bands reach from the worst to the best seed; dotted: partners found with whole "
-        f"updates. n = {seeds} seeds. Run: {_short(runs)}.",
+        f"updates. Means over {LOOKED_AT}. n = {seeds} seeds. Run: {_short(runs)}.",
         alt="Line plots; error of cosines "
         + ", ".join(f"{value:.3f} at d = {length}" for length, value in error.items())
         + ".",
@@ -67,8 +71,8 @@ def private(runs: Sequence[RunLike], frame: pd.DataFrame) -> Caption:
         text="Over the epsilon that a client spends in a whole run (delta = 1e-5), a line a sketch length d. Left: "
         "partners "
         "among friends. Right: share of clients whose task the nearest mean tells from their sketches. Lines are means "
-        f"over seeds, bands reach from the worst to the best seed; dotted: chance. n = {seeds} seeds. Run: "
-        f"{_short(runs)}.",
+        f"over seeds and {LOOKED_AT}, bands reach from the worst to the best seed; dotted: chance. n = {seeds} "
+        f"seeds. Run: {_short(runs)}.",
         alt="Line plots of two shares over epsilon, from strong noise to none.",
     )
 
@@ -81,7 +85,7 @@ def attack_table(runs: Sequence[RunLike], astray: pd.DataFrame) -> Caption:
         "Left: "
         "how far tasks without an attacker of their own are led astray, in lengths of the honest step. Right: weight "
         "that "
-        f"attackers get. Run: {_short(runs)}.",
+        f"attackers get. The step is the last round's. Run: {_short(runs)}.",
         alt="Heat maps; led astray by defence, mean over attacks: " + by_name(worst, "{:.2f}") + ".",
     )
 

@@ -31,13 +31,23 @@ from matfl.paper.studies.printed.diagnostics import (
     transfer,
     variants,
 )
-from matfl.paper.studies.printed.scale import absences, astray, away, growth, packings, releases, secure_sums
+from matfl.paper.studies.printed.scale import (
+    absences,
+    astray,
+    attacked,
+    away,
+    growth,
+    packings,
+    releases,
+    secure_sums,
+)
 
 __all__ = [
     "CONSTANT",
     "absences",
     "agreement",
     "astray",
+    "attacked",
     "away",
     "beside_paper",
     "bytes_to",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from matfl.runs.run import Run
 
-__all__ = ["absences", "astray", "away", "growth", "packings", "releases", "secure_sums"]
+__all__ = ["absences", "astray", "attacked", "away", "growth", "packings", "releases", "secure_sums"]
 
 PARTNERS = Column(title="partners among friends", better=1)
 
@@ -74,6 +74,21 @@ def astray(frame: pd.DataFrame) -> Table:
         caption="How far a step leads tasks without an attacker of their own astray, in lengths of the honest step, "
         "mean over seeds; columns are defences.",
     )
+
+
+def attacked(runs: Sequence[Run], frame: pd.DataFrame) -> Table:
+    """What is left after training under attack; `frame` is that of `hostile.table`."""
+    titles = {
+        "others": "tasks without an attacker",
+        "attacked": "tasks with an attacker of their own",
+        "all": "all tasks",
+    }
+    columns = tuple((name, replace(COLUMNS["delta_m"], title=f"Δm, {title}")) for name, title in titles.items())
+    shown = frame.assign(defence=frame["defence"].map(_defence))
+    place = {kind: i for i, kind in enumerate(shown["attack"].unique())}
+    shown = shown.sort_values("attack", key=lambda kind: kind.map(place), kind="stable")
+    words = "Training under attack: delta_m against the honest run of single-task FL; each seed draws its attackers"
+    return _by(shown, ["attack", "defence"], columns, f"{words}; {described(runs)}.")
 
 
 def away(frame: pd.DataFrame) -> Table:
