@@ -17,8 +17,8 @@ from matfl.paper.studies import STUDIES
 from matfl.paper.studies.session import VOTES
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZE = 16 << 20
-"""Bytes that a wheel may have: PyPI's limit is six times that, and a reader waits for all of them."""
+SIZE = 20 << 20
+"""Bytes that a wheel may have: PyPI's limit is five times that, and a reader waits for all of them."""
 
 
 def test_one_version_everywhere():
@@ -40,9 +40,20 @@ def test_committed_records_keep_votes_and_similarities_only_where_a_figure_draws
     assert kept <= drawn
 
 
-def test_records_and_notebooks_fit_into_a_wheel():
-    files = [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("figures/*/runs/*/*")]
-    assert 0 < sum(len(zlib.compress(file.read_bytes())) for file in files) < SIZE
+def brought() -> dict[str, Path]:
+    """Names in the wheel -> committed files that it brings."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    names = {name: name for name in tracked if name.startswith("matfl/")}
+    names |= {
+        f"matfl/{name}": name for name in tracked if re.fullmatch(r"notebooks/\w+\.ipynb|figures/\w+/runs/.*", name)
+    }
+    return {name: ROOT / file for name, file in names.items()}
+
+
+def test_all_that_a_wheel_brings_fits_into_it():
+    """Each file deflated, with its name in two heads and in the list of contents, beside a digest."""
+    heads = sum(46 + 30 + 60 + 3 * len(name) for name in brought())
+    assert 0 < heads + sum(len(zlib.compress(file.read_bytes())) for file in brought().values()) < SIZE
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +72,7 @@ def installed(tmp_path_factory) -> Path:
 @pytest.mark.slow
 def test_the_wheel_brings_notebooks_records_and_nothing_else(installed):
     files = {path.relative_to(installed).as_posix() for path in installed.rglob("*") if path.is_file()}
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    expected = {name for name in tracked if name.startswith("matfl/")}
-    expected |= {f"matfl/{name}" for name in tracked if re.fullmatch(r"notebooks/\w+\.ipynb|figures/\w+/runs/.*", name)}
-    assert {name for name in files if ".dist-info/" not in name} == expected
+    assert {name for name in files if ".dist-info/" not in name} == set(brought())
 
 
 @pytest.mark.slow
