@@ -456,7 +456,9 @@ def test_a_client_that_everybody_chooses_is_no_agreement() -> None:
 def test_grouping_without_partners_makes_no_claim_of_correctness() -> None:
     config = setting(quick(), "outdoor5", clients_per_task=1, method="matfl")
     texts = [claim.text for claim in grouping_frequency.claims([fake_run(config)])]
-    assert texts == ["The weights combine a client's update with its friends' rather than keep its own."]
+    assert texts == [
+        "In the last round the weights combine a client's update with its friends' rather than keep its own."
+    ]
 
 
 def test_layer_voting_numbers_and_claims() -> None:
@@ -564,6 +566,19 @@ def test_update_claims_test_their_words() -> None:
     by_domain = update_tsne.claims(updates_record(domains=2.0, types=0.2))
     assert by_domain[1].word == "not held"
     assert all("learning rate 0.001" in claim.regime for claim in by_domain)
+
+
+def test_a_task_s_type_is_compared_with_its_own_neighbours() -> None:
+    """A task whose type is in one domain alone, far from all, changes neither side; each segmentation is told apart."""
+    labels = ["a/semseg", "a/edge", "a/sal", "b/semseg", "b/edge"]
+    cosine = np.full((5, 5), 0.3)
+    cosine[2], cosine[:, 2] = 0.0, 0.0
+    cosine[0, 3] = cosine[3, 0] = 0.5
+    cosine[3, 4] = cosine[4, 3] = 0.6
+    gaps = update_tsne.type_gaps(cosine, labels)
+    assert gaps == pytest.approx({"a/semseg": 0.35, "a/edge": 0.15, "b/semseg": -0.1, "b/edge": -0.3})
+    found = update_tsne._segmentation_gaps(cosine, labels)
+    assert found == pytest.approx({"a/semseg": 0.2, "b/semseg": -0.1})
 
 
 def test_friends_are_other_tasks_than_oneself() -> None:
@@ -676,6 +691,21 @@ def test_gains_have_the_sign_of_better() -> None:
     assert [claim.word for claim in benchmark.claims([central_record(0, 3.0)])] == ["undecided"]
     assert benchmark.claims([central_record(s, 3.0 + s) for s in range(3)])[0].word == "held"
     assert benchmark.claims([central_record(s, -3.0 - s) for s in range(3)])[0].word == "not held"
+
+
+def test_the_central_test_s_arrangements_are_a_family() -> None:
+    """A gain whose p is below 0.05 alone, and not after Holm over both arrangements, is undecided."""
+    records = []
+    for seed, gain in enumerate((1.0, 2.0, 1.4)):
+        record = central_record(seed, gain)
+        shared = record.values["metrics"]
+        more = central_record(seed, (-2.0, 3.0, 0.5)[seed]).values["metrics"]["domain"]
+        records.append(replace(record, values={"seed": seed, "metrics": {**shared, "all": more}}))
+    domain, everything = benchmark.claims(records)
+    value = domain.parts[0].value
+    assert value.p < 0.05 < value.p_holm == pytest.approx(2 * value.p)
+    assert value.low > 0
+    assert [domain.word, everything.word] == ["undecided", "undecided"]
 
 
 def test_central_groups() -> None:

@@ -12,7 +12,7 @@ from matfl.config.run_config import RunConfig, from_dict
 from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.names import pair_title
 from matfl.paper.shown import Words
-from matfl.paper.stats import estimate
+from matfl.paper.stats import estimate, holm_adjusted
 from matfl.paper.studies import constants, photographs
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
 from matfl.paper.studies.classes import class_table, class_tables
@@ -180,15 +180,17 @@ def claims(records: Sequence[Record]) -> list[Claim]:
     """Whether tasks help each other here at all, without any federated method."""
     frame, where = gains(scores(records)), _regime(records[0])
     titles = {"domain": "the other tasks of its domain", "all": "all other tasks of both domains"}
+    by_seed = {
+        str(kind): estimate(chosen.groupby("seed")["gain"].mean())
+        for kind, chosen in frame.groupby("sharing", sort=False)
+    }
     result = []
-    for kind, title in titles.items():
-        chosen = frame[frame["sharing"] == kind]
-        if chosen.empty:
-            continue
+    for kind, value in holm_adjusted(by_seed).items():
+        chosen, title = frame[frame["sharing"] == kind], titles[kind]
         by_pair = chosen.groupby("pair", sort=False)["gain"].mean()
         mean = Part(
             statistic="gain over single-task training, mean over tasks, %",
-            value=estimate(chosen.groupby("seed")["gain"].mean()),
+            value=value,
             rule=Above(0),
             digits=1,
         )
@@ -244,7 +246,9 @@ def partition_sentence(frame: pd.DataFrame) -> Words:
         for name, group in other.groupby("pair", sort=False)
     ]
     rest = f"; {', '.join(listed)}" if listed else ""
-    return Words(f"Each of the {len(frame)} clients has {usual} training images{rest}. No image is in two clients.")
+    return Words(
+        f"{len(frame) - len(other)} clients have {usual} training images each{rest}. No image is in two clients."
+    )
 
 
 def class_words(found: Mapping[str, Mapping[str, Split]], domain: str) -> dict[str, tuple[str, ...]]:

@@ -149,7 +149,7 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     )
     result.append(
         Claim(
-            text="The weights combine a client's update with its friends' rather than keep its own.",
+            text="In the last round the weights combine a client's update with its friends' rather than keep its own.",
             parts=(kept,),
             note=f"Partners of its task got {partner:.0%}, all others {1 - own - partner:.0%}; in round 1 it kept "
             f"{frame.loc[frame['round'] == 1, 'self_weight'].mean():.0%}. A task's model then takes the mean over its "

@@ -61,11 +61,12 @@ def contest(preset: str) -> Contest | None:
     if ours is None:
         return None
     others = {"single-task FL, as in the paper": ("single_task", 1.0)}
+    own = "its own step" if source == preset else f"the step chosen on {chosen_on(preset)}"
     roles = (
-        ("single-task FL at its own step", ["single_task"]),
-        ("plain many-task FL at its own step", ["fedavg"]),
+        (f"single-task FL at {own}", ["single_task"]),
+        (f"plain many-task FL at {own}", ["fedavg"]),
         (
-            "the best other method on development seeds, at its own step",
+            f"the best other method on development seeds, at {own}",
             [m for m in chosen if m not in (*OURS, "single_task", "fedavg")],
         ),
     )
@@ -176,7 +177,7 @@ def claims(runs: Sequence[RunLike]) -> list[Claim]:
                 rule=Above(0),
                 digits=1,
             )
-            text = f"{tasks}: {ours}, at a step of its own ({found.ours[1]:g}), beats {role}."
+            text = f"{tasks}: {ours}, at step {found.ours[1]:g}, beats {role}."
             result.append(Claim(text=text, parts=(part,), regime=regime(case.config)))
     return result
 

@@ -44,14 +44,14 @@ PAPER_CLAIMS = (
         place="Figure 2 (section 3.3)",
         words="The task makes the difference more than the domain.",
         study="01_update_tsne",
-        judged_as="Updates of one task type are alike even across data sets, more than different tasks on one "
-        "data set.",
+        judged_as="A task's updates are more like those of its type on the other data set than like those of other "
+        "tasks on its own.",
     ),
     PaperClaim(
         place="Figure 2 (section 3.3)",
         words="Pascal's segmentation is more like NYUD's than like Pascal's other tasks.",
         study="01_update_tsne",
-        judged_as="Segmentation updates of one domain are closer to the other domain's segmentation than to any other "
+        judged_as="Each domain's segmentation updates are closer to the other domain's segmentation than to any other "
         "task of their own.",
     ),
     PaperClaim(

@@ -376,29 +376,35 @@ def claims(record: Record, layers: str = "backbone") -> list[Claim]:
     if np.isfinite(found["same_type_other_domain"]):
         result.append(
             Claim(
-                text="Updates of one task type are alike even across data sets, more than different tasks on one data "
-                "set.",
+                text="A task's updates are more like those of its type on the other data set than like those of other "
+                "tasks on its own.",
                 parts=(
                     part(
-                        "mean cosine of the same type in the other domain minus of another type in the same domain",
-                        lambda c, n: (
-                            similarities(c, n)["same_type_other_domain"] - similarities(c, n)["other_type_same_domain"]
-                        ),
+                        "mean cosine with the same type in the other domain minus with the other tasks of its own, "
+                        "mean over tasks whose type is in both",
+                        lambda c, n: float(np.mean(list(type_gaps(c, n).values()))),
                         Above(0),
                     ),
                 ),
-                note=f"Cosines {found['same_type_other_domain']:.2f} and {found['other_type_same_domain']:.2f}; same "
-                f"task {found['same_task']:.2f}.",
+                note="By task "
+                + ", ".join(f"{name} {gap:+.2f}" for name, gap in type_gaps(cosine_MM, labels).items())
+                + f". Same task {found['same_task']:.2f}.",
                 regime=where,
             )
         )
-        if not np.isnan(_segmentation_gap(cosine_MM, labels)):
-            statistic = "mean cosine with the other domain's segmentation minus with the closest other task of its own"
+        if segmentations := list(_segmentation_gaps(cosine_MM, labels)):
             result.append(
                 Claim(
-                    text="Segmentation updates of one domain are closer to the other domain's segmentation than to any "
+                    text="Each domain's segmentation updates are closer to the other domain's segmentation than to any "
                     "other task of their own.",
-                    parts=(part(statistic, _segmentation_gap, Above(0)),),
+                    parts=tuple(
+                        part(
+                            f"{name}: mean cosine with the other domain's minus with the closest other task of its own",
+                            _segmentation_gap(name),
+                            Above(0),
+                        )
+                        for name in segmentations
+                    ),
                     regime=where,
                 )
             )
@@ -436,16 +442,43 @@ def _over_subsets(
     return jackknife(of(cosine_MM, labels), left)
 
 
-def _segmentation_gap(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> float:
-    """Mean cosine of the domains' segmentations minus that with the closest other task of their own; NaN without."""
+def _twins(labels: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """Task whose type is in another domain too -> the tasks of its type there, and the others of its domain."""
+    names = list(dict.fromkeys(labels))
+    found = {}
+    for name in names:
+        domain, _, kind = name.partition("/")
+        there = [other for other in names if other.endswith(f"/{kind}") and other != name]
+        beside = [other for other in names if other.startswith(f"{domain}/") and other != name]
+        if there and beside:
+            found[name] = there, beside
+    return found
+
+
+def type_gaps(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> dict[str, float]:
+    """Mean cosine with its type in other domains minus with the other tasks of its own, of each task that has both.
+
+    Both means are of the same task's updates, so tasks whose type is in one domain alone do not count on one side.
+    """
     matrix = pair_matrix(cosine_MM, labels)
-    names = [str(name) for name in matrix]
-    rows = [name for name in names if name.endswith("/semseg")]
-    if len(rows) < 2:
-        return float("nan")
-    across = np.mean([matrix.loc[a, b] for a in rows for b in rows if a != b])
-    beside = {row: [n for n in names if n != row and n.split("/")[0] == row.split("/")[0]] for row in rows}
-    return float(across - np.mean([matrix.loc[row, columns].max() for row, columns in beside.items()]))
+    return {
+        name: float(matrix.loc[name, there].mean() - matrix.loc[name, beside].mean())
+        for name, (there, beside) in _twins(labels).items()
+    }
+
+
+def _segmentation_gaps(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> dict[str, float]:
+    """Each segmentation: mean cosine with other domains' segmentation minus with the closest other task beside it."""
+    matrix = pair_matrix(cosine_MM, labels)
+    return {
+        name: float(matrix.loc[name, there].mean() - matrix.loc[name, beside].max())
+        for name, (there, beside) in _twins(labels).items()
+        if name.endswith("/semseg")
+    }
+
+
+def _segmentation_gap(name: str) -> Callable[[NDArray[np.floating], list[str]], float]:
+    return lambda cosine_MM, labels: _segmentation_gaps(cosine_MM, labels)[name]
 
 
 def _least_friend(cosine_MM: NDArray[np.floating], labels: Sequence[str]) -> float:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from matfl.config.run_config import RunConfig, from_dict
-from matfl.paper.names import method_title, pair_title
+from matfl.paper.names import is_derived, method_title, pair_title
 from matfl.paper.studies.base import regime
+from matfl.tasks.definitions import DOMAINS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,7 +17,18 @@ if TYPE_CHECKING:
     from matfl.paper.studies.store import Record
     from matfl.paper.studies.tables import RunLike
 
-__all__ = ["ENDS", "INTERVAL", "by_name", "conditions", "configs_of", "recorded", "run_words", "seeds"]
+__all__ = [
+    "ENDS",
+    "INTERVAL",
+    "by_name",
+    "conditions",
+    "configs_of",
+    "letters",
+    "marks",
+    "recorded",
+    "run_words",
+    "seeds",
+]
 
 INTERVAL = "bars are 95 % t intervals over seeds, and an arrow marks one that leaves the axes"
 ENDS = "bars at the right end reach from the worst to the best seed of the last round"
@@ -58,6 +70,21 @@ def configs_of(runs: Iterable[RunLike]) -> list[RunConfig]:
 def recorded(records: Iterable[Record]) -> list[RunConfig]:
     """The configs of records that have one."""
     return [from_dict(record.spec["config"] | {"preset": "record"}) for record in records if "config" in record.spec]
+
+
+def marks(pairs: Iterable[str]) -> str:
+    """Which domain has which mark: `squares indoor scenes, circles outdoor scenes`."""
+    shapes = {True: "squares", False: "circles"}
+    found = [DOMAINS[name] for name in dict.fromkeys(pair.partition("/")[0] for pair in pairs)]
+    return ", ".join(f"{shapes[domain.indoor]} {domain.title}" for domain in sorted(found, key=lambda d: not d.indoor))
+
+
+def letters(pairs: Iterable[str]) -> str:
+    """What the letters after a task's short name say: `O outdoor scenes, I indoor scenes`, `d derived labels`."""
+    names = list(pairs)
+    found = [DOMAINS[name] for name in dict.fromkeys(pair.partition("/")[0] for pair in names)]
+    words = [f"{'I' if domain.indoor else 'O'} {domain.title}" for domain in found]
+    return ", ".join(words + ["d derived labels"] * any(map(is_derived, names)))
 
 
 def by_name(means: pd.Series, form: str = "{:+.1f}") -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from matfl.paper.names import pair_title, task_title
 from matfl.paper.shown import Caption
-from matfl.paper.studies.captions.basis import INTERVAL, by_name, conditions, recorded, run_words
+from matfl.paper.studies.captions.basis import INTERVAL, by_name, conditions, letters, marks, recorded, run_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,7 +79,7 @@ def precision_recall(record: Record, curves: dict[str, Curve]) -> Caption:
     return Caption(
         text="Precision over recall of single-task edge models over all thresholds; marks are the best F of one "
         "threshold "
-        "for all pictures (ODS-F), grey lines have equal F. The axes end where the curves do. "
+        "for all pictures (ODS-F), grey lines have equal F. The axes are cut above the curves. "
         f"One seed (0). Run: {conditions(used)}.",
         alt=f"Precision-recall curves; ODS-F: {best}.",
     )
@@ -87,16 +87,15 @@ def precision_recall(record: Record, curves: dict[str, Curve]) -> Caption:
 
 def update_tsne(record: Record, rate: str, perplexities: Sequence[float]) -> Caption:
     """Figure 2."""
-    labels = record.arrays["labels"]
+    labels = [str(name) for name in record.arrays["labels"]]
     listed = ", ".join(f"{value:g}" for value in perplexities)
     return Caption(
         text=f"t-SNE of the cosine distances between the updates of {len(labels)} models trained from one start at "
         "learning "
-        f"rate {rate}, at perplexities {listed}; a point a model, colour the task type, squares indoor and circles "
-        "outdoor, names at each task's middle (O outdoor, I indoor). Axes have no unit: t-SNE keeps neighbourhoods, "
-        "not "
-        f"distances. Run: {_once(record)}.",
-        alt=f"Scatter plots of {len(labels)} updates of {len(set(labels.tolist()))} tasks for perplexities {listed}.",
+        f"rate {rate}, at perplexities {listed}; a point a model, colour the task type, {marks(labels)}; "
+        f"names stand beside their points where there is room ({letters(labels)}). Axes have no unit: t-SNE keeps "
+        f"neighbourhoods, not distances. Run: {_once(record)}.",
+        alt=f"Scatter plots of {len(labels)} updates of {len(set(labels))} tasks for perplexities {listed}.",
     )
 
 
@@ -104,16 +103,20 @@ def _once(record: Record) -> str:
     return conditions(recorded([record])).replace("1 rounds of ", "")
 
 
+def _without_rate(record: Record) -> str:
+    return _once(record).replace(f", learning rate {record.spec['config']['lr']:g}", "")
+
+
 def cosine_matrix(records: Sequence[Record], matrices: dict[str, pd.DataFrame]) -> Caption:
     """Cosines behind Figure 2."""
-    ends = []
+    ends, names = [], map(str, next(iter(matrices.values())))
     for rate, matrix in matrices.items():
         off = matrix.to_numpy()[~np.eye(len(matrix), dtype=bool)]
         ends.append(f"at learning rate {rate} from {off.min():.2f} to {off.max():.2f}")
     return Caption(
-        text="Mean cosine between the updates of two tasks' models (no unit; O outdoor, I indoor; equal task types are "
+        text=f"Mean cosine between the updates of two tasks' models (no unit; {letters(names)}; equal task types are "
         f"framed; a model is not compared with itself); a panel a learning rate. {len(records[0].arrays['labels'])} "
-        f"models each. Run: {_once(records[0])}.",
+        f"models each. Run: {_without_rate(records[0])}.",
         alt="Heat maps of mean cosines between tasks; between different tasks they reach " + ", ".join(ends) + ".",
     )
 
@@ -123,8 +126,8 @@ def neighbour_bars(frame: pd.DataFrame) -> Caption:
     means = frame[frame["kind"] == "same_task"].set_index("variant")["mean"]
     return Caption(
         text="Mean cosine of two updates by what they share (no unit), for each start of heads and backbone; in "
-        "brackets "
-        "the number of models, which differs. Bars are 95 % jackknife intervals over the random subsets of pictures, "
+        "brackets the number of models, which differs; where no learning rate is named it is the runs' own. Bars are "
+        "95 % jackknife intervals over the random subsets of pictures, "
         "and an arrow marks one that leaves the axes; none where there are too few subsets.",
         alt="Dot plot; mean cosine of updates of the same task: " + by_name(means, "{:.2f}") + ".",
     )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from matfl.paper.shown import Caption
-from matfl.paper.studies.captions.basis import by_name, conditions, configs_of, run_words
+from matfl.paper.studies.captions.basis import by_name, conditions, configs_of, marks, run_words
 from matfl.paper.studies.grouping_frequency import chance
+from matfl.tasks.task import pairs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,7 @@ def grouping_graph(runs: Sequence[Run]) -> Caption:
         "in "
         f"which it chose that client, mean over seeds. K - 1 = {config.k - 1} of {config.num_clients - 1} others are "
         f"chosen a round, so chance is {chance(runs):.2f}; numbers no higher are grey. Bold: the partner of the same "
-        f"task. Squares are indoor clients, circles outdoor ones. {run_words(configs_of(runs))}",
+        f"task. Clients: {marks(pair.name for pair in pairs(config.tasks))}. {run_words(configs_of(runs))}",
         alt="Star graphs, one a task, with the share of rounds in which its client chose each other client.",
     )
 
