@@ -94,7 +94,13 @@ def test_the_best_on_development_seeds_are_compared() -> None:
 
 def test_photographs_take_the_choice_made_on_scenes() -> None:
     freeze_all()
-    assert our_best.contest("photos") == our_best.contest("scenes")
+    there, here = our_best.contest("scenes"), our_best.contest("photos")
+    assert there is not None
+    assert here is not None
+    assert here.ours == there.ours
+    assert list(here.others.values()) == list(there.others.values())
+    assert "plain many-task FL at its own step" in there.others
+    assert "plain many-task FL at the step chosen on outdoor5 at scenes" in here.others
     assert {c.tasks for c in our_best.plan("photos").configs} == {"photos8"}
     assert our_best.contest("quick") is None
 
