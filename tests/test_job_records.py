@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ import pytest
 from squares_job import Squares
 
 from matfl.core.manifest import write_files
-from matfl.paper.studies.store import load_or_compute, read_record, write_record
+from matfl.paper.studies import store
+from matfl.paper.studies.store import job_name, load_or_compute, read_record, write_record
 from matfl.runs.store import RunError
 
 CALL = """
@@ -58,6 +61,18 @@ def test_two_processes_share_the_units_of_a_job(tmp_path):
     results = [process.communicate(timeout=120) for process in both]
     assert [out for out, _ in results] == ["[1, 4, 9, 16, 25, 36]\n"] * 2, results
     assert sorted(units(tmp_path)) == [str(n) for n in numbers], "no unit is computed twice"
+
+
+def test_a_record_says_which_arithmetic_made_it(tmp_path, monkeypatch):
+    job = Squares((1, 2), tmp_path / "trace")
+    (record,) = load_or_compute([job], runs_dir=tmp_path / "here", jobs=1, backend="sequential")
+    (said,) = record.provenance["arithmetic"]
+    assert re.fullmatch(rf"float32 on cpu {platform.machine()}, rounding [0-9a-f]{{12}}", said)
+
+    store._unit(job, "1", tmp_path / "moved" / job_name(job), device=None, wait=True)
+    monkeypatch.setattr("matfl.runs.rounding.rounding", lambda device, dtype: "0" * 12)
+    (record,) = load_or_compute([job], runs_dir=tmp_path / "moved", jobs=1, backend="sequential")
+    assert record.provenance["arithmetic"] == sorted([said, said[:-12] + "0" * 12])
 
 
 @pytest.mark.parametrize("file", ["record.json", "arrays.npz", "manifest.json"])

@@ -18,6 +18,7 @@ from matfl.config.run_config import override, smoke
 from matfl.paper.studies.base import Plan, setting
 from matfl.paper.studies.origins import mixed_origins
 from matfl.paper.studies.session import Session
+from matfl.paper.studies.store import Record
 from matfl.runs.rounding import rounding
 from matfl.runs.run import Run, list_runs
 
@@ -83,6 +84,22 @@ def test_a_notebook_says_which_of_its_runs_do_not_begin_alike(tmp_path, monkeypa
     said = capsys.readouterr().out
     assert said.startswith(f"Note: {configs[0].name}, {configs[1].name} should begin with the same loss and do not")
     assert "`matfl reproduce --fresh`" in said
+
+
+def test_a_notebook_says_which_of_its_results_are_of_several_machines(monkeypatch, capsys):
+    def record(name: str, *arithmetic: str) -> Record:
+        kept = {"arithmetic": list(arithmetic)} if arithmetic else {}
+        return Record(path=Path(name), spec={}, values={}, arrays={}, provenance=kept)
+
+    alike = [record("central-1", "a"), record("central-2", "a"), record("pairs-1", "b"), record("central-3")]
+    session = Session("00_benchmark", "smoke", train="no")
+    monkeypatch.setattr("matfl.paper.studies.session.collect_stored_records", lambda plan: shown)
+    shown = alike
+    session.records(Plan())
+    assert capsys.readouterr().out == ""
+    shown = [*alike, record("central-4", "a", "b")]
+    session.records(Plan())
+    assert capsys.readouterr().out.startswith("Note: results of kind central come from a and from b: ")
 
 
 def test_rounding_has_a_name_that_repeats_in_another_process_and_differs_by_precision():

@@ -45,6 +45,7 @@ __all__ = [
     "begin",
     "data_difference",
     "data_version",
+    "device_name",
     "load_splits",
     "pick_device",
     "prepare",
@@ -98,6 +99,11 @@ def data_difference(stored: Mapping[str, Any] | None, now: Mapping[str, Any]) ->
     )
 
 
+def device_name(device: torch.device) -> str:
+    """The GPU's own name, or the kind of device and of processor: `cpu x86_64`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.machine()}"
+
+
 def provenance(config: RunConfig, device: torch.device) -> dict[str, Any]:
     """What made a run: versions, device, seed, data version and git commit, without names of machines or folders."""
     package = Path(matfl.__file__).parent
@@ -121,9 +127,7 @@ def provenance(config: RunConfig, device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{device.type} {platform.machine()}",
+        "device": device_name(device),
         "rounding": rounds,
         "precision": str(precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matfl.config.run_config import RunConfig, from_dict
+from matfl.config.run_config import RunConfig
 from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.names import pair_title
 from matfl.paper.shown import Words
@@ -16,7 +16,7 @@ from matfl.paper.stats import estimate, holm_adjusted
 from matfl.paper.studies import constants, photographs
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
 from matfl.paper.studies.classes import class_table, class_tables
-from matfl.paper.studies.store import Arrays, Record
+from matfl.paper.studies.store import Arrays, Record, recorded_config
 from matfl.tasks.task import parts_of, task_of
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def scores(records: Sequence[Record]) -> pd.DataFrame:
 
     rows = []
     for record in records:
-        names = [pair.name for pair in parts_of(from_dict(record.spec["config"]).tasks)]
+        names = [pair.name for pair in parts_of(recorded_config(record.spec).tasks)]
         for kind in SHARING:
             found = record.values["metrics"].get(kind, {})
             rows += [
@@ -145,7 +145,7 @@ def edge_curves(record: Record, sharing: str = "none") -> dict[str, Curve]:
     """Precision and recall of every edge task of one seed's models, by pair name."""
     from matfl.tasks.edges import PROTOCOLS, Curve
 
-    protocol = PROTOCOLS[from_dict(record.spec["config"]).edge_protocol]
+    protocol = PROTOCOLS[recorded_config(record.spec).edge_protocol]
     found = {}
     for name, (precision_T, recall_T, f_T) in record.arrays.items():
         kind, _, pair_name = name.partition("/")
@@ -207,7 +207,7 @@ def claims(records: Sequence[Record]) -> list[Claim]:
 
 
 def _regime(record: Record) -> str:
-    return regime(from_dict(record.spec["config"] | {"preset": "record"}))
+    return regime(recorded_config(record.spec))
 
 
 def pictures(split: Split, indices: Sequence[int]) -> list[tuple[str, list[np.ndarray]]]:

@@ -16,9 +16,10 @@ from matfl.server.methods import METHODS
 from matfl.server.methods.base import Method
 
 if TYPE_CHECKING:
+    from matfl.paper.studies.store import Record
     from matfl.runs.run import Run
 
-__all__ = ["mixed_origins"]
+__all__ = ["mixed_arithmetic", "mixed_origins"]
 
 SERVERS_PART = frozenset({"preset", "method", "parameters", "k", "voting_layers", "rounds", "evaluate_every"})
 """Fields of a config that no client's first round depends on, beside `server_...`."""
@@ -33,6 +34,17 @@ def mixed_origins(runs: Sequence[Run]) -> list[list[Run]]:
     for run in runs:
         begun.setdefault(_clients_part(run.config), {}).setdefault(run.rounds[0]["loss"], run)
     return [list(losses.values()) for losses in begun.values() if len(losses) > 1]
+
+
+def mixed_arithmetic(records: Sequence[Record]) -> dict[str, list[str]]:
+    """Kind of record -> the arithmetics that its records say they come from, where these are several.
+
+    Records of versions before 0.2 do not say.
+    """
+    found: dict[str, set[str]] = {}
+    for record in records:
+        found.setdefault(record.path.name.rpartition("-")[0], set()).update(record.provenance.get("arithmetic", ()))
+    return {kind: sorted(several) for kind, several in found.items() if len(several) > 1}
 
 
 def _clients_part(config: RunConfig) -> tuple[object, ...]:

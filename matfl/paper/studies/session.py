@@ -20,7 +20,7 @@ from matfl.core.surroundings import is_live
 from matfl.paper.claims import Claim
 from matfl.paper.shown import Caption, Picture, Words, number_of
 from matfl.paper.studies.base import Plan
-from matfl.paper.studies.origins import mixed_origins
+from matfl.paper.studies.origins import mixed_arithmetic, mixed_origins
 from matfl.paper.studies.paper_claims import not_computed
 from matfl.paper.studies.partial import forget, tolerate
 from matfl.paper.studies.stock import Stock, comparable, stored_runs, take_stock
@@ -229,6 +229,11 @@ class Session:
         records = collect_records(plan) if self.trains else collect_stored_records(plan)
         self.names += [record.path.name for record in records]
         self._notice([record.outdated for record in records], "results")
+        for kind, several in mixed_arithmetic(records).items():
+            print(
+                f"Note: results of kind {kind} come from {' and from '.join(several)}: part of what tells them apart "
+                "is that. `matfl reproduce --fresh` computes them anew."
+            )
         return records
 
     def _notice(self, outdated: Sequence[Sequence[str]], what: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from matfl.config.run_config import RunConfig, from_dict
 from matfl.core.files import json_bytes, json_hash
 from matfl.core.locks import BusyError, locked
 from matfl.core.manifest import MANIFEST, DamageError, read_checked, read_manifest, write_files
@@ -30,7 +31,16 @@ from matfl.runs.arithmetic import differences, without_arithmetic
 from matfl.runs.parallel import register_backend, worker_killed
 from matfl.runs.store import RunError
 
-__all__ = ["Job", "Record", "find_record", "job_name", "load_or_compute", "read_record", "write_record"]
+__all__ = [
+    "Job",
+    "Record",
+    "find_record",
+    "job_name",
+    "load_or_compute",
+    "read_record",
+    "recorded_config",
+    "write_record",
+]
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -84,6 +94,11 @@ def job_name(job: Job) -> str:
     if "data" in spec:
         spec["data"] = without_arithmetic(spec["data"])
     return f"{job.kind}-{json_hash({'kind': job.kind, **spec})}"
+
+
+def recorded_config(spec: Mapping[str, Any]) -> RunConfig:
+    """The config in a job's spec; its preset, which decides no number, is 'record'."""
+    return from_dict(spec["config"] | {"preset": "record"})
 
 
 def _packed(arrays: Arrays) -> bytes:
@@ -148,17 +163,32 @@ def _unit(job: Job, unit: str, folder: Path, *, device: str | None, wait: bool) 
         with locked(folder / f"{unit}.lock", wait=wait):
             if (folder / "record.json").exists() or (folder / unit / "values.json").exists():
                 return True
-            threads, began = torch.get_num_threads(), time.monotonic()
+            threads = torch.get_num_threads()
             torch.set_num_threads(1)  # one process a core beats many threads in each
             try:
+                arithmetic, began = _arithmetic(job, device), time.monotonic()
                 values, arrays = job.compute(unit, device=device)
             finally:
                 torch.set_num_threads(threads)
-            values = {"values": values, "seconds": time.monotonic() - began}
+            values = {"values": values, "seconds": time.monotonic() - began, "arithmetic": arithmetic}
             write_files(folder / unit, {"arrays.npz": _packed(arrays), "values.json": json_bytes(values)})
     except BusyError:
         return False
     return True
+
+
+def _arithmetic(job: Job, device: str | None) -> str:
+    """`float32 on cpu x86_64, rounding 0123456789ab`: what one machine's numbers have in common."""
+    import torch
+
+    from matfl.client.training import resolve_precision
+    from matfl.runs.engine import device_name, pick_device
+    from matfl.runs.rounding import rounding
+
+    chosen, spec = pick_device(device), job.spec()
+    precision = resolve_precision(recorded_config(spec), chosen) if "config" in spec else torch.float32
+    kind = str(precision).removeprefix("torch.")
+    return f"{kind} on {device_name(chosen)}, rounding {rounding(chosen, precision)}"
 
 
 def _finish(job: Job, folder: Path, provenance: Mapping[str, Any]) -> Record:
@@ -166,18 +196,19 @@ def _finish(job: Job, folder: Path, provenance: Mapping[str, Any]) -> Record:
     with locked(folder / "lock"):
         if (folder / "record.json").exists():
             return read_record(folder)
-        parts, seconds = [], 0.0
+        parts, seconds, arithmetic = [], 0.0, set()
         for unit in job.units():
             stored, arrays = _read(folder / unit, "values.json")
             parts.append((stored["values"], arrays))
             seconds += stored["seconds"]
+            arithmetic.add(stored.get("arithmetic", "unknown"))  # units of versions before 0.2 do not say
         values, arrays = job.combine(parts)
         record = Record(
             path=folder,
             spec=job.spec(),
             values=values,
             arrays=arrays,
-            provenance={**provenance, "seconds": round(seconds, 1)},
+            provenance={**provenance, "seconds": round(seconds, 1), "arithmetic": sorted(arithmetic)},
         )
         write_record(folder.parent, record)
         _remove_units(job, folder)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from matfl.config.run_config import RunConfig, from_dict, override
+from matfl.config.run_config import RunConfig, override
 from matfl.core.extras import require
 from matfl.paper.claims import Above, AtLeast, Below, Claim, Part, Rule
 from matfl.paper.stats import Estimate, jackknife
 from matfl.paper.studies.base import Plan, base_config, regime, setting, sizes
-from matfl.paper.studies.store import Arrays, Record
+from matfl.paper.studies.store import Arrays, Record, recorded_config
 from matfl.tasks.task import pairs
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def mains(records: Sequence[Record]) -> list[Record]:
 
 def rate(record: Record) -> float:
     """The learning rate of a record's models."""
-    return from_dict(record.spec["config"]).lr
+    return recorded_config(record.spec).lr
 
 
 def losses(records: Sequence[Record]) -> pd.DataFrame:
@@ -352,7 +352,7 @@ def claims(record: Record, layers: str = "backbone") -> list[Claim]:
     """
     labels = [str(name) for name in record.arrays["labels"]]
     cosine_MM = cosines(record, layers)
-    where = regime(from_dict(record.spec["config"] | {"preset": "record"})).replace("1 rounds of ", "")
+    where = regime(recorded_config(record.spec)).replace("1 rounds of ", "")
     found = statistics(cosine_MM, labels)
 
     def part(statistic: str, of: Callable[[NDArray[np.floating], list[str]], float], rule: Rule) -> Part:

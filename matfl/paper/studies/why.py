@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from matfl.config.run_config import RunConfig, from_dict
+from matfl.config.run_config import RunConfig
 from matfl.paper import dilution
 from matfl.paper.claims import Above, AtLeast, Below, Claim, Part, Within
 from matfl.paper.stats import estimate, mantel, trend
@@ -27,7 +27,7 @@ from matfl.paper.studies.base import (
 )
 from matfl.paper.studies.grouping_frequency import client_pairs, neighbours
 from matfl.paper.studies.session import merged
-from matfl.paper.studies.store import Arrays, Record
+from matfl.paper.studies.store import Arrays, Record, recorded_config
 from matfl.paper.studies.tables import delta_table, final, summary
 from matfl.tasks.task import pairs, parts_of
 
@@ -249,7 +249,7 @@ def helps(records: Sequence[Record]) -> dict[int, pd.DataFrame]:
         if not record.path.name.startswith("pairs"):
             continue
         seed = int(record.values["seed"])
-        chosen_pairs = pairs(from_dict(record.spec["config"]).tasks)
+        chosen_pairs = pairs(recorded_config(record.spec).tasks)
         names = [pair.name for pair in chosen_pairs]
         table = pd.DataFrame(np.nan, index=names, columns=names)
         for metrics in record.values["metrics"].values():

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from matfl.config.run_config import RunConfig, from_dict
+from matfl.config.run_config import RunConfig
 from matfl.paper.names import is_derived, method_title, pair_title
 from matfl.paper.studies.base import regime
+from matfl.paper.studies.store import recorded_config
 from matfl.tasks.definitions import DOMAINS
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def configs_of(runs: Iterable[RunLike]) -> list[RunConfig]:
 
 def recorded(records: Iterable[Record]) -> list[RunConfig]:
     """The configs of records that have one."""
-    return [from_dict(record.spec["config"] | {"preset": "record"}) for record in records if "config" in record.spec]
+    return [recorded_config(record.spec) for record in records if "config" in record.spec]
 
 
 def marks(pairs: Iterable[str]) -> str:
