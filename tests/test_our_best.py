@@ -88,7 +88,7 @@ def test_the_best_on_development_seeds_are_compared() -> None:
         ("pcgrad", 1.0),
     ]
     configs = our_best.plan("scenes", seeds=2).configs
-    assert {(c.method, c.server_lr) for c in configs} == {found.ours, *found.others.values()}
+    assert {(c.method, c.server_lr) for c in configs} == {found.ours, *found.others.values(), *found.beside}
     assert {c.seed for c in configs} == {0, 1}
 
 
@@ -123,17 +123,32 @@ def test_all_that_was_tried_is_shown_best_first() -> None:
 def test_every_opponent_has_a_row_and_a_claim() -> None:
     freeze_all()
     runs = [fake_run(c, gain(c)) for c in our_best.plan("scenes", seeds=5).configs]
-    rows = our_best.compare(runs).set_index(["against", "server_lr"])
+    opponents = our_best.compare(runs).dropna(subset="p_holm")
+    rows = opponents.set_index(["against", "server_lr"])
     assert rows.loc[("single_task", 1.0), "difference"] == pytest.approx(2, abs=0.2)
     assert rows.loc[("fedavg", 2.2361), "difference"] == pytest.approx(3, abs=0.2)
-    assert (rows["p_holm"] >= 0).all()
     words = [claim.word for claim in our_best.claims(runs)]
     assert words == ["held", "held", "held", "undecided"]
-    ax = plots.contest(our_best.compare(runs))
+    ax = plots.contest(opponents)
     assert [label.get_text().rpartition(" ")[2] for label in ax.get_yticklabels()] == ["1", "1.41", "2.24", "1"]
-    alt = captions.contest(runs, our_best.compare(runs)).alt
+    alt = captions.contest(runs, opponents).alt
     assert re.search(r"Single-Task FL at step 1 \+(1\.9|2\.0|2\.1),", alt)
     assert alt.count("Single-Task FL") == 2
+
+
+def test_matfl_at_its_own_step_stands_beside_the_opponents_and_is_none() -> None:
+    freeze_all()
+    assert our_best.contest("scenes").beside == (("matfl", 1.4142),)
+    assert our_best.contest("photos").beside == (), "the step is another preset's"
+    runs = [fake_run(c, gain(c)) for c in our_best.plan("scenes", seeds=5).configs]
+    rows = our_best.compare(runs)
+    assert rows["against"].tolist()[-1] == "matfl"
+    assert rows["p_holm"].isna().tolist() == [False] * 4 + [True]
+    alone = our_best.compare([run for run in runs if run.config.method != "matfl"])
+    assert alone.equals(rows.iloc[:-1]), "the family is the opponents'"
+    assert len(our_best.claims(runs)) == 4
+    assert set(our_best.tasks_apart(runs)["against"]) == {"single_task", "fedavg", "pcgrad"}
+    assert our_best.tasks_apart([]).empty
 
 
 def test_intervals_lie_within_the_axes_unless_two_seeds_make_them_very_wide() -> None:

@@ -693,6 +693,26 @@ def test_gains_have_the_sign_of_better() -> None:
     assert benchmark.claims([central_record(s, -3.0 - s) for s in range(3)])[0].word == "not held"
 
 
+def test_mean_gains_by_domain_and_without_the_task_that_gains_most() -> None:
+    outdoor = {"outdoor/sal": (1.0, 1.0), "outdoor/edge": (2.0, 2.0)}
+    values = outdoor | {"indoor/depth": (10.0, 14.0), "indoor/edge": (-2.0, 0.0)}
+    rows = [
+        {"sharing": kind, "pair": pair, "seed": seed, "gain": gain + more}
+        for kind, more in (("domain", 0.0), ("all", 1.0))
+        for pair, gains in values.items()
+        for seed, gain in enumerate(gains)
+    ]
+    found = benchmark.mean_gains(pd.DataFrame(rows)).set_index(["sharing", "over"])
+    by_domain = {"those of outdoor scenes": 1.5, "those of indoor scenes": 5.5}
+    expected = {"all tasks": 3.5, **by_domain, "all but Depth (indoor)": 2 / 3}
+    assert found.loc["domain", "mean"].to_dict() == pytest.approx(expected)
+    assert (found.loc["all", "mean"] - found.loc["domain", "mean"]).tolist() == pytest.approx([1.0] * 4)
+    whole = estimate([2.75, 4.25])
+    assert found.loc[("domain", "all tasks"), ["low", "high"]].tolist() == pytest.approx([whole.low, whole.high])
+    one_domain = benchmark.mean_gains(pd.DataFrame([row for row in rows if row["pair"].startswith("outdoor")]))
+    assert one_domain["over"].unique().tolist() == ["all tasks", "all but Edge (outdoor)"]
+
+
 def test_the_central_test_s_arrangements_are_a_family() -> None:
     """A gain whose p is below 0.05 alone, and not after Holm over both arrangements, is undecided."""
     records = []

@@ -84,6 +84,9 @@ COLUMNS: dict[str, Column] = {
 }
 """Columns that occur in the studies' frames."""
 
+NOTHING = "Nothing to show here for these parameters."
+"""In the place of a table without rows."""
+
 _WORDS: dict[str, Callable[[str], str]] = {
     "method": method_title,
     "against": method_title,
@@ -219,6 +222,8 @@ class Table:
 
     def markdown(self, *, marks: bool = True) -> str:
         """As a Markdown table under its title; without `marks` nothing is bold."""
+        if self.frame.empty:
+            return f"{self._title()}\n\n{NOTHING}\n"
         bold, italic = ("**{}**", "*{}*") if marks else ("{}", "{}")
         frame = self._printed(bold.format, italic.format, lambda text: text.replace("|", "\\|"))
         heads = [*(str(name) for name in frame.index.names), *frame.columns]
@@ -253,6 +258,8 @@ class Table:
         return self.markdown(marks=False).rstrip()
 
     def _repr_html_(self) -> str:
+        if self.frame.empty:
+            return f"<p>{html.escape(self._title())} {NOTHING}</p>"
         return str(self.styler().to_html(exclude_styles=True))
 
 

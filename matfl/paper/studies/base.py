@@ -308,14 +308,18 @@ def development_seeds(count: int) -> range:
     return range(DEVELOPMENT, DEVELOPMENT + count)
 
 
-def regime(config: RunConfig) -> str:
-    """The conditions of a run in words, for claims that the paper makes under its own."""
+def regime(config: RunConfig, *, central: bool = False) -> str:
+    """The conditions of a run in words, for claims that the paper makes under its own; `central` is no federation."""
     domains = " and ".join(dict.fromkeys(pair.domain.title for pair in pairs(config.tasks)))
     size = f"{config.size}x{config.size}" if config.size else "full size"
     start = {"imagenet": "ImageNet's weights", "scenes": "weights from rendered objects"}.get(
         config.start, config.start
     )
+    length = f"{config.rounds} rounds of {config.local_epochs} local epoch{'s' if config.local_epochs > 1 else ''}"
+    if central:
+        epochs = config.rounds * config.local_epochs
+        length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
     return (
-        f"on {domains} at {size}, {config.backbone} of width {config.width} from {start}, {config.rounds} rounds of "
-        f"{config.local_epochs} local epoch{'s' if config.local_epochs > 1 else ''}, learning rate {config.lr:g}"
+        f"on {domains} at {size}, {config.backbone} of width {config.width} from {start}, {length}, "
+        f"learning rate {config.lr:g}"
     )

@@ -17,7 +17,7 @@ from matfl.paper.studies import constants, photographs
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
 from matfl.paper.studies.classes import class_table, class_tables
 from matfl.paper.studies.store import Arrays, Record, recorded_config
-from matfl.tasks.task import parts_of, task_of
+from matfl.tasks.task import DOMAINS, parts_of, task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +34,7 @@ __all__ = [
     "class_words",
     "edge_curves",
     "gains",
+    "mean_gains",
     "partition_sentence",
     "pictures",
     "plan",
@@ -176,9 +177,30 @@ def gains(frame: pd.DataFrame) -> pd.DataFrame:
     return shared.reset_index(drop=True)
 
 
+def mean_gains(frame: pd.DataFrame) -> pd.DataFrame:
+    """`gains` averaged over all tasks, over those of each domain, and over all but the one that gains most.
+
+    Columns: sharing, over (in words), mean, low, high (95 % t interval over seeds), seeds.
+    """
+    import pandas as pd
+
+    most = str(frame.groupby("pair", sort=False)["gain"].mean().idxmax())
+    domain = frame["pair"].str.partition("/")[0]
+    groups = {"all tasks": frame["pair"].notna()}
+    groups |= {f"those of {DOMAINS[name].title}": domain == name for name in domain.unique() if (domain != name).any()}
+    groups |= {f"all but {pair_title(most)}": frame["pair"] != most}
+    rows = []
+    for kind in dict.fromkeys(frame["sharing"]):
+        for over, chosen in groups.items():
+            found = estimate(frame[chosen & (frame["sharing"] == kind)].groupby("seed")["gain"].mean())
+            row = {"sharing": kind, "over": over, "mean": found.mean, "low": found.low, "high": found.high}
+            rows.append(row | {"seeds": found.n})
+    return pd.DataFrame(rows)
+
+
 def claims(records: Sequence[Record]) -> list[Claim]:
     """Whether tasks help each other here at all, without any federated method."""
-    frame, where = gains(scores(records)), _regime(records[0])
+    frame, where = gains(scores(records)), regime(recorded_config(records[0].spec), central=True)
     titles = {"domain": "the other tasks of its domain", "all": "all other tasks of both domains"}
     by_seed = {
         str(kind): estimate(chosen.groupby("seed")["gain"].mean())
@@ -204,10 +226,6 @@ def claims(records: Sequence[Record]) -> list[Claim]:
             )
         )
     return result
-
-
-def _regime(record: Record) -> str:
-    return regime(recorded_config(record.spec))
 
 
 def pictures(split: Split, indices: Sequence[int]) -> list[tuple[str, list[np.ndarray]]]:

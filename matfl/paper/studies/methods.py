@@ -24,6 +24,7 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.by_task import by_task
 from matfl.paper.studies.photographs import levels_jobs
 from matfl.paper.studies.server_step import with_own_steps
 from matfl.paper.studies.tables import RunLike, delta_table, differences, final, ordered_pairs, scores, summary, tidy
@@ -32,7 +33,19 @@ from matfl.server.methods import METHODS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PAPER", "all_metrics", "apart", "beside_paper", "claims", "compare", "curves", "deltas", "plan", "table"]
+__all__ = [
+    "PAPER",
+    "all_metrics",
+    "apart",
+    "beside_paper",
+    "claims",
+    "compare",
+    "curves",
+    "deltas",
+    "plan",
+    "table",
+    "tasks_apart",
+]
 
 R = TypeVar("R", bound=RunLike)
 
@@ -195,6 +208,11 @@ def compare(runs: Sequence[RunLike], *, method: str = "matfl") -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def tasks_apart(runs: Sequence[RunLike], *, method: str = "matfl") -> pd.DataFrame:
+    """`method` minus each other of the paper's four, task by task (`matfl.paper.studies.by_task`)."""
+    return by_task(runs, (method, 1.0), [(name, 1.0) for name in BASELINES if name != method])
 
 
 def curves(runs: Sequence[RunLike], tasks: str) -> pd.DataFrame:

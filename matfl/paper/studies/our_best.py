@@ -17,13 +17,14 @@ from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.stats import estimate, holm_adjusted, paired
 from matfl.paper.studies import server_step
 from matfl.paper.studies.base import OURS, Plan, base_config, five_tasks, regime, report_seeds, setting, sizes
+from matfl.paper.studies.by_task import Entrant, by_task
 from matfl.paper.studies.tables import RunLike, delta_table, final
 from matfl.server.methods import METHODS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Contest", "choice", "chosen_on", "claims", "compare", "contest", "plan", "tried"]
+__all__ = ["Contest", "choice", "chosen_on", "claims", "compare", "contest", "plan", "tasks_apart", "tried"]
 
 CHOSEN_ON = {"photos": ("scenes", "outdoor5"), "photos_imagenet": ("scenes", "outdoor5")}
 """Presets that take the choice made on another one's development seeds, and on which of its task sets."""
@@ -33,9 +34,11 @@ CHOSEN_ON = {"photos": ("scenes", "outdoor5"), "photos_imagenet": ("scenes", "ou
 class Contest:
     """What is compared: (method, server step) by role, in the order of the table."""
 
-    ours: tuple[str, float]
-    others: dict[str, tuple[str, float]]
+    ours: Entrant
+    others: dict[str, Entrant]
     """Role in words -> method and step."""
+    beside: tuple[Entrant, ...] = ()
+    """Shown with them and no opponents: MaT-FL at its own step, where the preset made the choice itself."""
 
 
 def _chosen_on(preset: str) -> tuple[str, str]:
@@ -73,7 +76,9 @@ def contest(preset: str) -> Contest | None:
     for role, methods in roles:
         if (found := server_step.best(source, tasks, methods)) and found not in others.values():
             others[role] = found
-    return Contest(ours=ours, others=others)
+    found = server_step.best(source, tasks, ["matfl"]) if source == preset else None
+    beside = () if found is None or found in (ours, *others.values()) else (found,)
+    return Contest(ours=ours, others=others, beside=beside)
 
 
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", settings: str = "") -> Plan:
@@ -81,7 +86,7 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", settings: str = "") ->
     base, size = base_config(preset, settings), sizes(preset)
     if (found := contest(preset)) is None:
         return Plan()
-    chosen = [found.ours, *found.others.values()]
+    chosen = [found.ours, *found.others.values(), *found.beside]
     configs = [
         override(setting(base, tasks or five_tasks(base), method=method, seed=seed), server_lr=step)
         for seed in report_seeds(seeds or size.main_seeds)
@@ -126,7 +131,7 @@ def compare(runs: Sequence[RunLike]) -> pd.DataFrame:
     """Our best minus each of the others, paired by report seed, in points of delta_m against single-task FL at step 1.
 
     Columns: tasks, ours, against, server_lr (of `against`), difference, low, high (95 % t interval), g (Hedges),
-    p_holm (adjusted for all rows of the task set), seeds.
+    p_holm (adjusted for all opponents of the task set; NaN for what only stands beside them), seeds.
     """
     import pandas as pd
 
@@ -137,7 +142,8 @@ def compare(runs: Sequence[RunLike]) -> pd.DataFrame:
             continue
         ours = case.deltas[found.ours]
         values = {other: estimate(paired(ours, case.deltas[other])) for other in found.others.values()}
-        for (method, step), value in holm_adjusted(values).items():
+        beside = {other: estimate(paired(ours, case.deltas[other])) for other in found.beside if other in case.deltas}
+        for (method, step), value in (holm_adjusted(values) | beside).items():
             rows.append(
                 {
                     "tasks": tasks,
@@ -154,6 +160,12 @@ def compare(runs: Sequence[RunLike]) -> pd.DataFrame:
             )
     columns = ["tasks", "ours", "against", "server_lr", "difference", "low", "high", "g", "p_holm", "seeds"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def tasks_apart(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """Our best minus each opponent, task by task (`matfl.paper.studies.by_task`)."""
+    found = contest(runs[0].config.preset) if runs else None
+    return by_task(runs, found.ours, list(found.others.values())) if found else by_task([], ("", 1.0), [])
 
 
 def claims(runs: Sequence[RunLike]) -> list[Claim]:

@@ -352,7 +352,7 @@ def claims(record: Record, layers: str = "backbone") -> list[Claim]:
     """
     labels = [str(name) for name in record.arrays["labels"]]
     cosine_MM = cosines(record, layers)
-    where = regime(recorded_config(record.spec)).replace("1 rounds of ", "")
+    where = regime(recorded_config(record.spec), central=True)
     found = statistics(cosine_MM, labels)
 
     def part(statistic: str, of: Callable[[NDArray[np.floating], list[str]], float], rule: Rule) -> Part:

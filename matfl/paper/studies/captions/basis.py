@@ -48,19 +48,19 @@ def seeds(configs: Iterable[RunConfig]) -> str:
     return f"n = {counts[0]} seeds" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]} seeds, by method"
 
 
-def conditions(configs: Iterable[RunConfig]) -> str:
+def conditions(configs: Iterable[RunConfig], *, central: bool = False) -> str:
     """What was run: the regimes in words, those that differ in their domains alone in one."""
     where: dict[str, list[str]] = {}
     for config in configs:
-        domains, _, rest = regime(config).partition(" at ")
+        domains, _, rest = regime(config, central=central).partition(" at ")
         where.setdefault(rest, []).append(domains.removeprefix("on "))
     found = [f"on {', and on '.join(dict.fromkeys(names))} at {rest}" for rest, names in where.items()]
     return "; ".join(found)
 
 
-def run_words(configs: Sequence[RunConfig]) -> str:
+def run_words(configs: Sequence[RunConfig], *, central: bool = False) -> str:
     """The last sentences of a caption."""
-    return f"{seeds(configs)}. Run: {conditions(configs)}."
+    return f"{seeds(configs)}. Run: {conditions(configs, central=central)}."
 
 
 def configs_of(runs: Iterable[RunLike]) -> list[RunConfig]:
@@ -69,7 +69,7 @@ def configs_of(runs: Iterable[RunLike]) -> list[RunConfig]:
 
 
 def recorded(records: Iterable[Record]) -> list[RunConfig]:
-    """The configs of records that have one."""
+    """The configs of records that have one: of training without a federation (`central`)."""
     return [recorded_config(record.spec) for record in records if "config" in record.spec]
 
 

@@ -67,7 +67,7 @@ def transfer(records: Sequence[Record], gains: pd.DataFrame) -> Caption:
         text="Gain of training a task centrally with others on one backbone over training it alone (percent of the "
         "main "
         f"metric, positive is better); marks are means over seeds, small dots seeds, {INTERVAL}. "
-        f"{run_words(recorded(records))} No federated method.",
+        f"{run_words(recorded(records), central=True)} No federated method.",
         alt="Gains by task, mean of both arrangements: " + by_name(means, "{:+.1f} %") + ".",
     )
 
@@ -80,7 +80,7 @@ def precision_recall(record: Record, curves: dict[str, Curve]) -> Caption:
         text="Precision over recall of single-task edge models over all thresholds; marks are the best F of one "
         "threshold "
         "for all pictures (ODS-F), grey lines have equal F. The axes are cut above the curves. "
-        f"One seed (0). Run: {conditions(used)}.",
+        f"One seed (0). Run: {conditions(used, central=True)}.",
         alt=f"Precision-recall curves; ODS-F: {best}.",
     )
 
@@ -100,7 +100,7 @@ def update_tsne(record: Record, rate: str, perplexities: Sequence[float]) -> Cap
 
 
 def _once(record: Record) -> str:
-    return conditions(recorded([record])).replace("1 rounds of ", "")
+    return conditions(recorded([record]), central=True)
 
 
 def _without_rate(record: Record) -> str:

@@ -3,6 +3,7 @@
 from matfl.paper.studies.printed.basis import CONSTANT
 from matfl.paper.studies.printed.comparison import (
     beside_paper,
+    by_task,
     bytes_to,
     choice,
     clients,
@@ -24,6 +25,7 @@ from matfl.paper.studies.printed.diagnostics import (
     grouping,
     layers,
     losses,
+    mean_gains,
     needs,
     photographs,
     rounds,
@@ -50,6 +52,7 @@ __all__ = [
     "attacked",
     "away",
     "beside_paper",
+    "by_task",
     "bytes_to",
     "choice",
     "choices",
@@ -64,6 +67,7 @@ __all__ = [
     "k_sweep",
     "layers",
     "losses",
+    "mean_gains",
     "methods",
     "needs",
     "packings",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GROUPING",
     "beside_paper",
+    "by_task",
     "bytes_to",
     "choice",
     "clients",
@@ -182,6 +183,26 @@ def compared(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     return Table(frame=rows, caption=f"delta_m of MaT-FL minus that of each other method. Run: {conditions(configs)}.")
 
 
+def by_task(frame: pd.DataFrame, about: str) -> Table:
+    """Notebooks 02 and 11: `matfl.paper.studies.by_task`; `about` says whose difference it is."""
+    steps = frame["server_lr"] != 1
+    named = [f"{method_title(m)}, step {s:.3g}" for m, s in zip(frame["against"], frame["server_lr"])]
+    rows = frame.assign(against=named if steps.any() else frame["against"]).drop(columns="server_lr")
+    percent = {"gain": "in this task", "low": "95 % from", "high": "to"}
+    points = {"without": "over the others", "without_low": "95 % from ", "without_high": "to "}
+    return Table(
+        frame=rows.set_index(["tasks", "against", "pair"]),
+        columns=(
+            *((name, Column(title=title, unit="%", digits=1, signed=True)) for name, title in percent.items()),
+            ("share", Column(title="its share", unit="%", digits=0)),
+            *((name, Column(title=title, unit="points", digits=1, signed=True)) for name, title in points.items()),
+        ),
+        caption=f"{about}, task by task: the difference of gains over single-task FL, its share of the whole "
+        "difference (where that is told from 0), and delta_m's difference over the other tasks, p by Holm over the "
+        "opponents.",
+    )
+
+
 def beside_paper(runs: Sequence[RunLike]) -> Table:
     """Notebook 02: gains over single-task FL, the paper's and ours."""
     frame = table_1_gains(runs)
@@ -260,4 +281,8 @@ def contest(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     configs = [run.config for run in runs]
     rows = frame.set_index(["tasks", "against"])
     where = f" Run: {conditions(configs)}." if configs else ""
-    return Table(frame=rows, caption=f"delta_m of our best method minus that of each other, paired by seed.{where}")
+    return Table(
+        frame=rows,
+        caption=f"delta_m of our best method minus that of each other, paired by seed; without "
+        f"p what only stands beside the opponents.{where}",
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from matfl.paper.names import layer_title, pair_title
 from matfl.paper.studies import grouping_frequency, update_tsne
-from matfl.paper.studies.captions import conditions, recorded, seeds
+from matfl.paper.studies.captions.basis import recorded, run_words
 from matfl.paper.studies.printed.basis import CONSTANT, count, described
 from matfl.paper.studies.tables import RunLike, summary
 from matfl.paper.tables import Column, Table
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GROUPED",
+    "SHARED",
     "STATISTICS",
     "agreement",
     "choices",
@@ -30,6 +31,7 @@ __all__ = [
     "grouping",
     "layers",
     "losses",
+    "mean_gains",
     "needs",
     "photographs",
     "rounds",
@@ -46,7 +48,6 @@ def transfer(records: Sequence[Record], scores: pd.DataFrame, levels: pd.DataFra
     """
     import pandas as pd
 
-    titles = {"none": "alone", "domain": "with its domain's tasks", "all": "with all tasks"}
     by_case = summary(scores, ["sharing", "pair"], "value")
     names = list(dict.fromkeys(scores["pair"]))
     mean, sd = (
@@ -54,14 +55,33 @@ def transfer(records: Sequence[Record], scores: pd.DataFrame, levels: pd.DataFra
         for column in ("mean", "sd")
     )
     mean.index = sd.index = pd.Index(
-        [titles.get(str(kind), str(kind)) for kind in mean.index], name="trained centrally"
+        [SHARED.get(str(kind), str(kind)) for kind in mean.index], name="trained centrally"
     )
     constant = pd.DataFrame([levels.set_index("pair")["chance"].reindex(names)], index=[CONSTANT])
     full = pd.concat([mean, constant]).rename_axis("trained centrally")
     configs = recorded(records)
-    text = f"Main metric by shared backbone, centralised training; mean ± standard deviation, {seeds(configs)}. Run: "
     return Table(
-        frame=full, spread=sd.reindex(full.index), references=(CONSTANT,), caption=f"{text}{conditions(configs)}."
+        frame=full,
+        spread=sd.reindex(full.index),
+        references=(CONSTANT,),
+        caption="Main metric by shared backbone, centralised training; mean ± standard deviation, "
+        f"{run_words(configs, central=True)}",
+    )
+
+
+SHARED = {"none": "alone", "domain": "with its domain's tasks", "all": "with all tasks"}
+"""Entries of `benchmark.SHARING` in words."""
+
+
+def mean_gains(frame: pd.DataFrame) -> Table:
+    """Notebook 00: `benchmark.mean_gains`."""
+    rows = frame.assign(sharing=frame["sharing"].map(SHARED)).rename(columns={"sharing": "trained centrally"})
+    percent = {"mean": "gain", "low": "95 % from", "high": "to"}
+    return Table(
+        frame=rows.set_index(["trained centrally", "over"]),
+        columns=tuple((n, Column(title=t, unit="%", digits=1, signed=True)) for n, t in percent.items()),
+        caption="Mean gain over training alone, with its 95 % t interval over seeds. The last row of each leaves out "
+        "the task that gains most, as found here, to show how much hangs on it.",
     )
 
 
