@@ -39,7 +39,7 @@ def mixed_origins(runs: Sequence[Run]) -> list[list[Run]]:
 def mixed_arithmetic(records: Sequence[Record]) -> dict[str, list[str]]:
     """Kind of record -> the arithmetics that its records say they come from, where these are several.
 
-    Records of versions before 0.2 do not say.
+    Older records do not say.
     """
     found: dict[str, set[str]] = {}
     for record in records:

@@ -201,7 +201,7 @@ def _finish(job: Job, folder: Path, provenance: Mapping[str, Any]) -> Record:
             stored, arrays = _read(folder / unit, "values.json")
             parts.append((stored["values"], arrays))
             seconds += stored["seconds"]
-            arithmetic.add(stored.get("arithmetic", "unknown"))  # units of versions before 0.2 do not say
+            arithmetic.add(stored.get("arithmetic", "unknown"))  # older units do not say
         values, arrays = job.combine(parts)
         record = Record(
             path=folder,
