@@ -448,9 +448,27 @@ def test_a_client_that_everybody_chooses_is_no_agreement() -> None:
             run.diagnostics["friends"][:, :, [i for i, n in enumerate(names) if n == name]] = True
     claim = grouping_frequency.claims(runs)[1]
     assert claim.text.startswith("Segmentation clients choose")
-    assert claim.parts[0].value.mean == pytest.approx(0)
-    assert "100% of the rounds" in claim.note
+    assert [part.value.mean for part in claim.parts] == pytest.approx([0, 0])
+    assert claim.note.count("100% of the rounds") == 2
     assert claim.word == "undecided"
+
+
+def test_segmentation_that_is_chosen_one_way_alone_is_not_chosen_across_domains() -> None:
+    """Each direction is a part of its own: a mean of one that is chosen and one that is not would hold."""
+    runs = [fake_run(config, perfect=False) for config in grouping_frequency.plan("scenes", seeds=3).configs]
+    names = np.array(grouping_frequency.client_pairs(runs[0]))
+    for run in runs:
+        chosen = run.diagnostics["friends"]
+        for chooser, there, chooses in (("outdoor", "indoor", True), ("indoor", "outdoor", False)):
+            for client in np.flatnonzero(names == f"{chooser}/semseg"):
+                chosen[:, client, names == f"{there}/semseg"] = chooses
+    claim = grouping_frequency.claims(runs)[1]
+    outdoor, indoor = (part.value.mean for part in claim.parts)
+    assert outdoor > 0.3
+    assert indoor < -0.2
+    assert outdoor + indoor > 0
+    assert "those of outdoor scenes" in claim.parts[0].statistic
+    assert claim.word == "not held"
 
 
 def test_grouping_without_partners_makes_no_claim_of_correctness() -> None:

@@ -11,6 +11,7 @@ from matfl.paper.claims import Above, AtLeast, Below, Claim, Part
 from matfl.paper.stats import chance_of_choice, estimate, popularity_adjusted
 from matfl.paper.studies import diagnostics
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
+from matfl.tasks.task import DOMAINS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,9 +43,7 @@ def client_pairs(run: Run) -> list[str]:
 
 def frequencies(runs: Sequence[Run]) -> np.ndarray:
     """(N, N) share of rounds in which row's client chose column's, averaged over the seeds."""
-    return np.mean(
-        [diagnostics.frequency(run.diagnostics["friends"], run.diagnostics["participants"]) for run in runs], axis=0
-    )
+    return np.mean([_frequency(run) for run in runs], axis=0)
 
 
 def chance(runs: Sequence[Run]) -> float:
@@ -107,7 +106,7 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
         by_round = frame.groupby("round")["correctness"].mean()
         odds = float(frame["chance"].iloc[0])
         hits = estimate(frame.groupby("seed")["correctness"].mean())
-        extra = estimate([_beyond_popularity(run, own=True) for run in runs])
+        extra = estimate([_beyond_popularity(run) for run in runs])
         result.append(
             Claim(
                 text="Clients almost always choose the other client of their own task, whatever its popularity.",
@@ -124,19 +123,23 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
                 regime=where,
             )
         )
-    beyond = [_beyond_popularity(run, own=False) for run in runs]
-    if not np.isnan(beyond).any():
-        shares = [_segmentation_abroad(neighbours([run])) for run in runs]
-        across, others = np.mean([share for share in shares if share is not None], axis=0)
-        statistic = "how often they chose them minus how often the other tasks of their own domain chose the same ones"
+    abroad = {domain: estimate(found) for domain, found in _segmentation_abroad(runs).items()}
+    if abroad:
+        table, odds = neighbours(runs), float(frame["chance"].iloc[0])
         result.append(
             Claim(
                 text="Segmentation clients choose segmentation clients of the other domain, beyond the popularity that "
                 "these have with the other tasks there.",
-                parts=(Part(statistic=statistic, value=estimate(beyond), rule=Above(0)),),
-                note=f"They chose them in {across:.0%} of the rounds, where the other tasks of their own domain did in "
-                f"{across - np.mean(beyond):.0%}, and chose clients of other tasks there in {others:.0%}; at random it "
-                f"would be {float(frame['chance'].iloc[0]):.0%}.",
+                parts=tuple(
+                    Part(
+                        statistic=f"how often those of {DOMAINS[domain].title} chose them minus how often the other "
+                        "tasks of their own domain chose the same ones",
+                        value=value,
+                        rule=Above(0),
+                    )
+                    for domain, value in abroad.items()
+                ),
+                note=_choices_abroad(table, list(abroad)) + f" At random it would be {odds:.0%}.",
                 regime=where,
             )
         )
@@ -160,31 +163,44 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
     return result
 
 
-def _beyond_popularity(run: Run, *, own: bool) -> float:
-    """`popularity_adjusted` choice of partners (`own`), or of the other domain's segmentation clients; NaN without.
+def _beyond_popularity(run: Run) -> float:
+    """`popularity_adjusted` choice of partners."""
+    return popularity_adjusted(_frequency(run), diagnostics.same_task(client_pairs(run)))
 
-    The latter is compared within the chooser's domain: clients of the chosen one's domain share its pictures.
+
+def _segmentation_abroad(runs: Sequence[Run]) -> dict[str, list[float]]:
+    """Domain of the choosers -> how much more often than its other tasks its segmentation clients chose those abroad.
+
+    A value a run. They are compared within their domain: clients of the chosen one's domain share its pictures. Empty
+    where only one domain has segmentation.
     """
-    names = client_pairs(run)
-    chosen_NN = diagnostics.frequency(run.diagnostics["friends"], run.diagnostics["participants"])
-    if own:
-        return popularity_adjusted(chosen_NN, diagnostics.same_task(names))
-    domain_N, kind_N = np.array([name.split("/") for name in names]).T
+    domain_N, kind_N = np.array([name.split("/") for name in client_pairs(runs[0])]).T
     both_NN = (kind_N[:, None] == "semseg") & (kind_N[None, :] == "semseg")
     same_NN = domain_N[:, None] == domain_N[None, :]
-    return popularity_adjusted(chosen_NN, both_NN & ~same_NN, aside_NN=same_NN)
+    found = {
+        str(domain): [
+            popularity_adjusted(_frequency(run), both_NN & ~same_NN & (domain_N == domain)[:, None], aside_NN=same_NN)
+            for run in runs
+        ]
+        for domain in dict.fromkeys(domain_N)
+    }
+    return {domain: values for domain, values in found.items() if not np.isnan(values).any()}
 
 
-def _segmentation_abroad(table: pd.DataFrame) -> tuple[float, float] | None:
-    """How often segmentation chose the other domain's segmentation, and other tasks; None with one domain."""
-    twins = [
-        (row, column)
-        for row in table.index
-        for column in table.columns
-        if row != column and row.endswith("/semseg") and column.endswith("/semseg")
-    ]
-    if not twins:
-        return None
-    rest = [column for column in table.columns if not column.endswith("/semseg")]
-    rows = sorted({row for row, _ in twins})
-    return float(np.mean([table.loc[pair] for pair in twins])), float(table.loc[rows, rest].to_numpy().mean())
+def _frequency(run: Run) -> np.ndarray:
+    return diagnostics.frequency(run.diagnostics["friends"], run.diagnostics["participants"])
+
+
+def _choices_abroad(table: pd.DataFrame, domains: Sequence[str]) -> str:
+    """How often each domain's segmentation chose the other's, and tasks that are not segmentation there, in words."""
+    sentences = []
+    for domain in domains:
+        there = [column for column in table.columns if not column.startswith(f"{domain}/")]
+        seg = [column for column in there if column.endswith("/semseg")]
+        rest = [column for column in there if column not in seg]
+        row = table.loc[f"{domain}/semseg"]
+        sentences.append(
+            f"Those of {DOMAINS[domain].title} chose them in {row[seg].mean():.0%} of the rounds, and clients of other "
+            f"tasks there in {row[rest].mean():.0%}."
+        )
+    return " ".join(sentences)
