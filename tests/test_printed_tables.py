@@ -151,7 +151,7 @@ def test_what_attacks_leave_is_told_by_attack_and_by_kind_of_task() -> None:
             for seed in (0, 1)
         ]
     )
-    table = printed.attacked(runs(2), frame)
+    table = printed.attacked(runs(2), frame, pd.DataFrame())
     assert list(table.frame.index) == [
         (kind, name) for kind in ("none", "copy") for name in ("Plain Many-Task FL", "MaT-FL, clipped")
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib as mpl
 
@@ -22,14 +23,17 @@ from matfl.paper.studies import (
     hostile,
     many_clients,
     packed,
+    printed,
     private,
     scale_privacy_attacks,
     signals,
 )
 from matfl.paper.studies.store import Record, load_or_compute
+from matfl.paper.studies.trials import final_scores
 from matfl.runs.captured import captured
 from matfl.server.attacks import attackers
 from matfl.server.grouping import cosine, gram
+from matfl.tasks.task import pairs
 
 
 @pytest.fixture(autouse=True)
@@ -196,7 +200,58 @@ def test_hostile_runs_are_judged_against_the_honest_of_their_seed():
     assert set(given["attack"]) == {*hostile.TRAINED, "lie"}
     assert (hostile.lies(runs)["liars"] == 1).all()  # made-up clients are grouped by the task that they claim
     assert given["plain"].iloc[0] == pytest.approx(4 / 18)
-    assert all(claim.word in ("held", "not held", "undecided") for claim in hostile.claims(runs))
+    claims = hostile.claims(runs)
+    assert all(claim.word in ("held", "not held", "undecided") for claim in claims)
+    for claim in claims:
+        family = [part.value for part in claim.parts]
+        assert len(family) == 1 or all(value.p_holm >= value.p for value in family), "attacks are a family"
+    assert "made for the votes: where no layer votes" in claims[-1].regime
+
+
+def test_what_ends_at_a_constant_answer_has_forgotten_all():
+    runs = faked(hostile.plan("scenes", seeds=2), lambda config: 0.0)
+    names = [pair.name for pair in pairs(runs[0].config.tasks)]
+    honest = {seed: final_scores(run) for seed, run in hostile._honest(runs).items()}
+
+    def constant(seed, share):
+        """An answer whose classes score `share` of single-task FL's, and whose depth is as good as its."""
+        scores = {n: (1 if n.endswith("depth") else share) * honest[seed][n] for n in names}
+        scores["outdoor/normals"] = honest[seed]["outdoor/normals"] / share
+        values = {"seed": seed, "constant": scores | {"outdoor/edge": 0.1}}
+        return Record(path=Path(f"constants-{seed}"), spec={}, values=values, arrays={}, provenance={})
+
+    found = hostile.floor(runs, [constant(0, 0.5), constant(1, 0.8), *told_records()]).set_index("seed")
+    assert found.loc[0, "outdoor/semseg"] == pytest.approx(-50)
+    assert found.loc[0, "outdoor/normals"] == pytest.approx(-100), "an error that doubles"
+    assert found.loc[1, "all"] == pytest.approx((4 * -20 - 25 + 0) / 6)
+    free = [name for name in names if name not in hostile._attacked(runs[0])]
+    assert found.loc[0, "others"] == pytest.approx(found.loc[0, free].mean())
+    table = printed.attacked(runs, hostile.table(runs), found.reset_index())
+    assert "Not above the constant answer without attackers: Depth (indoor)." in table.caption
+    assert "| any " in (last := table.markdown().splitlines()[-1])
+    assert last.count("*-") == 3
+    empty = hostile.floor(runs, told_records())
+    assert empty.empty
+    assert "constant" not in printed.attacked(runs, hostile.table(runs), empty).markdown()
+
+
+def test_a_depth_that_diverges_does_not_decide_what_noise_costs():
+    pytest.importorskip("dp_accounting")
+
+    def run(config):
+        made = fake_run(config, -30.0 if config.dp_noise else 0.0)
+        far = (made.metrics["task"] == "depth") & bool(config.dp_noise)
+        return replace(
+            made, metrics=made.metrics.assign(value=made.metrics["value"].mask(far, 1e9 * (1 + config.seed)))
+        )
+
+    runs = [run(config) for config in private.plan("scenes").configs]
+    means = private.table(runs).groupby("noised")[["delta_m", "bounded"]].mean()
+    assert means.loc["all that leaves a client", "delta_m"] < -1e6
+    assert means.loc["all that leaves a client", "bounded"] == pytest.approx(-30)
+    (claim,) = (c for c in private.claims(runs, told_records()) if c.text.startswith("Noise on sketches alone"))
+    assert claim.word == "held"
+    assert "at -30 %" in claim.note
 
 
 def bytes_of(run: FakeRun) -> FakeRun:
@@ -220,8 +275,6 @@ def test_packed_runs_are_named_by_how_they_travel():
 
 
 def record(rows: dict[str, list[dict]], seed: int) -> Record:
-    from pathlib import Path
-
     tables = {name: rows.get(name, []) for name in signals.TABLES}
     values = {"seed": seed, "tables": tables}
     return Record(path=Path(f"signals-{seed}"), spec={}, values=values, arrays={}, provenance={})
@@ -255,7 +308,7 @@ def test_private_runs_and_signals_are_judged_against_chance():
     }
     words = {claim.text: claim.word for claim in private.claims(runs, told_records())}
     assert words == {
-        "Sketches without noise tell a client's task better than chance.": "held",
+        "On average over the rounds looked at, sketches without noise tell a client's task better than chance.": "held",
         "At epsilon 1 for a whole run, sketches tell a task less than twice as often as chance.": "held",
         "At epsilon 256, sketches find partners more often than chance.": "undecided",
         "Noise on sketches alone costs less than noise on all that leaves a client (epsilon 256).": "held",
@@ -267,8 +320,9 @@ def test_private_runs_and_signals_are_judged_against_chance():
     told = private.claims(runs, early_and_late)[0]
     assert told.note == "By round: 0.81 in 1, 0.25 in 9.", "what is told at once is not hidden in a mean"
     assert told.parts[0].value.mean == pytest.approx((0.81 + 0.25) / 2)
-    sums = private.secure_sums(runs)
-    assert (sums["mean"] >= 1).all()
+    sums = private.secure_sums(runs)["number"]
+    assert (sums >= 1).all()
+    assert sums["clients in a sum, fewest in any round"] <= sums["clients in a sum, mean"]
     plots.epsilon_curve(private.told(told_records(), "private"), "partners", chance=0.4, label="x")
 
 
@@ -281,6 +335,8 @@ def test_absent_runs_are_judged_by_case():
     assert set(table["case"]) == {"all, in time", "10% a round", "50% late"}
     words = [claim.word for claim in absent.claims(runs, told_records())]
     assert words == ["held", "held", "held", "held"]
+    few = absent.claims(runs, told_records())[2]
+    assert few.note == "They end at -10.0 and -10.0 against single-task FL with all clients in time."
     assert list(scale_privacy_attacks.away(told_records()).index) == ["all, in time", "alone in its task", "half late"]
 
 
@@ -289,7 +345,7 @@ def test_the_plan_holds_every_part_once():
     assert len(set(plan.configs)) == len(plan.configs)
     parts = scale_privacy_attacks.parts([fake_run(config) for config in plan.configs], "quick")
     assert set().union(*({run.config for run in runs} for runs in parts.values())) == set(plan.configs)
-    assert {job.kind for job in plan.jobs} == {"signals", "crowds"}
+    assert {job.kind for job in plan.jobs} == {"signals", "crowds", "constants"}
     assert len({config.num_clients for config in plan.configs}) == 1
 
 

@@ -15,12 +15,15 @@ import numpy as np
 
 from matfl.config.run_config import RunConfig
 from matfl.paper.claims import Above, Below, Claim, Part
-from matfl.paper.stats import Estimate, chance_of_choice, estimate, paired
+from matfl.paper.stats import Estimate, chance_of_choice, estimate, holm_adjusted, paired
 from matfl.paper.studies import diagnostics
 from matfl.paper.studies.base import Plan, regime
 from matfl.paper.studies.grouping_frequency import client_pairs
-from matfl.paper.studies.trials import gain, trial, trial_seeds
+from matfl.paper.studies.photographs import levels, levels_jobs
+from matfl.paper.studies.store import Record
+from matfl.paper.studies.trials import final_scores, gain, trial, trial_seeds
 from matfl.server.attacks import attackers
+from matfl.tasks.meters import delta_m
 from matfl.tasks.task import pairs
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
     from matfl.runs.run import Run
 
-__all__ = ["DEFENCES", "claims", "defence", "lies", "plan", "table", "weights"]
+__all__ = ["DEFENCES", "claims", "defence", "floor", "lies", "plan", "table", "weights"]
 
 DEFENCES: Mapping[str, Mapping[str, object]] = {
     "single_task": {"method": "single_task"},
@@ -44,10 +47,11 @@ TRAINED = ("flip", "copy", "votes")
 LIED_TO = ("single_task", "fedavg", "matfl")
 """Defences that are tried against clients which lie about their task: these send honest updates of another one."""
 ATTACKERS, STRENGTH = 4, 10.0
+LENGTH = f"{STRENGTH:g} times as long as honest (made for the votes: where no layer votes)"
 
 
 def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
-    """Every defence without attackers and against each of `TRAINED`; liars against `LIED_TO`."""
+    """Every defence without attackers and against each of `TRAINED`; liars against `LIED_TO`; constant answers."""
     configs: list[RunConfig] = []
     for seed in trial_seeds(preset, seeds):
         for changes in DEFENCES.values():
@@ -57,7 +61,8 @@ def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
             configs += [trial(preset, settings, seed=seed, **changes, attack=kind, **hostile) for kind in TRAINED]
             if changes["method"] in LIED_TO and "clip_norm" not in changes:
                 configs.append(trial(preset, settings, seed=seed, **changes, attack="lie", attackers=count))
-    return Plan(configs=tuple(configs))
+    constant = levels_jobs(preset, seeds=len(trial_seeds(preset, seeds)), settings=settings)
+    return Plan(configs=tuple(configs), jobs=constant)
 
 
 def defence(config: RunConfig) -> str:
@@ -73,6 +78,17 @@ def _attacked(run: Run) -> list[str]:
     return list(dict.fromkeys(names[client] for client in attackers(twin)))
 
 
+def _free(run: Run) -> list[str]:
+    """The other tasks."""
+    hit = _attacked(run)
+    return [pair.name for pair in pairs(run.config.tasks) if pair.name not in hit]
+
+
+def _honest(runs: Sequence[Run]) -> dict[int, Run]:
+    """Single-task FL without attackers, by seed."""
+    return {run.config.seed: run for run in runs if (defence(run.config), run.config.attack) == ("single_task", "none")}
+
+
 def table(runs: Sequence[Run]) -> pd.DataFrame:
     """delta_m (%) against honest single-task FL of the same seed, a row a run.
 
@@ -81,14 +97,9 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    honest = {
-        run.config.seed: run for run in runs if (defence(run.config), run.config.attack) == ("single_task", "none")
-    }
-    rows = []
+    honest, rows = _honest(runs), []
     for run in runs:
-        hit = _attacked(run)
-        free = [pair.name for pair in pairs(run.config.tasks) if pair.name not in hit]
-        reference = honest[run.config.seed]
+        hit, free, reference = _attacked(run), _free(run), honest[run.config.seed]
         rows.append(
             {
                 "defence": defence(run.config),
@@ -100,6 +111,29 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def floor(runs: Sequence[Run], records: Sequence[Record]) -> pd.DataFrame:
+    """As `table`, of the best answer that never looks at a picture: what ends there has forgotten all that it learnt.
+
+    Columns seed, attacked, others, all, and each pair's name; no rows where constant answers are not among `records`.
+    """
+    import pandas as pd
+
+    rows = []
+    for seed, run in _honest(runs).items():
+        found = levels([record for record in records if record.values.get("seed", seed) == seed])
+        scores, constant = final_scores(run), dict(zip(found["pair"], found["chance"]))
+        if set(scores) <= set(constant):
+            chosen = {"attacked": _attacked(run), "others": _free(run), "all": list(scores)}
+            chosen |= {pair: [pair] for pair in scores}
+            row = {
+                name: delta_m({pair: constant[pair] for pair in its}, {pair: scores[pair] for pair in its})
+                for name, its in chosen.items()
+                if its
+            }
+            rows.append({"seed": seed, **row})
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["seed", "attacked", "others", "all"])
 
 
 def weights(runs: Sequence[Run]) -> pd.DataFrame:
@@ -159,7 +193,7 @@ def lies(runs: Sequence[Run]) -> pd.DataFrame:
 def claims(runs: Sequence[Run]) -> list[Claim]:
     """What hostile clients are given, and what that does."""
     found, given = table(runs), weights(runs)
-    size = f"{runs[0].config.num_clients} clients, {ATTACKERS} of them hostile, {STRENGTH:g} times as long as honest"
+    size = f"{runs[0].config.num_clients} clients, {ATTACKERS} of them hostile, {LENGTH}"
     where = f"{regime(runs[0].config)}, {size}"
 
     def delta(name: str, attack: str, tasks: str = "others") -> pd.Series[float]:
@@ -168,6 +202,13 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
 
     def less(first: pd.Series[float], second: pd.Series[float]) -> Estimate:
         return estimate(paired(first.to_dict(), second.to_dict()))
+
+    def parts(words: str, differences: dict[str, Estimate], rule: Above | Below) -> tuple[Part, ...]:
+        """A part each, one family for Holm."""
+        return tuple(
+            Part(statistic=f"{name}: {words}", value=value, rule=rule, digits=1)
+            for name, value in holm_adjusted(differences).items()
+        )
 
     def of(attack: str, column: str) -> Estimate:
         rows = given[(given["attack"] == attack) & (given["defence"] == "matfl")]
@@ -208,27 +249,19 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
         ),
         Claim(
             text="Tasks without an attacker of their own keep more under MaT-FL than under plain averaging.",
-            parts=tuple(
-                Part(
-                    statistic=f"{kind}: delta_m of MaT-FL minus plain, in percent",
-                    value=less(delta("matfl", kind), delta("fedavg", kind)),
-                    rule=Above(0),
-                    digits=1,
-                )
-                for kind in TRAINED
+            parts=parts(
+                "delta_m of MaT-FL minus plain, in percent",
+                {kind: less(delta("matfl", kind), delta("fedavg", kind)) for kind in TRAINED},
+                Above(0),
             ),
             regime=where,
         ),
         Claim(
             text="Norm clipping at the round's median makes MaT-FL's tasks keep more under each of these attacks.",
-            parts=tuple(
-                Part(
-                    statistic=f"{kind}: delta_m over all tasks, clipped minus not, in percent",
-                    value=less(delta("matfl, clipped", kind, "all"), delta("matfl", kind, "all")),
-                    rule=Above(0),
-                    digits=1,
-                )
-                for kind in TRAINED
+            parts=parts(
+                "delta_m over all tasks, clipped minus not, in percent",
+                {kind: less(delta("matfl, clipped", kind, "all"), delta("matfl", kind, "all")) for kind in TRAINED},
+                Above(0),
             ),
             regime=where,
         ),
@@ -245,15 +278,11 @@ def claims(runs: Sequence[Run]) -> list[Claim]:
             regime=where,
         ),
         Claim(
-            text="Robust averages over all tasks cost honest clients more than MaT-FL does.",
-            parts=tuple(
-                Part(
-                    statistic=f"no attack: delta_m of {name} minus MaT-FL over all tasks, in percent",
-                    value=less(delta(name, "none", "all"), delta("matfl", "none", "all")),
-                    rule=Below(0),
-                    digits=1,
-                )
-                for name in ("median", "krum")
+            text="Median and Krum, which step alike for all tasks, cost honest clients more than MaT-FL does.",
+            parts=parts(
+                "delta_m over all tasks minus MaT-FL's without attackers, in percent",
+                {name: less(delta(name, "none", "all"), delta("matfl", "none", "all")) for name in ("median", "krum")},
+                Below(0),
             ),
             regime=where,
         ),

@@ -275,6 +275,16 @@ def fidelity(records: Sequence[Record]) -> pd.DataFrame:
     return found.groupby(["length", "seed"]).mean().drop(columns=["round", "hash"]).reset_index()
 
 
+def _by_round(records: Sequence[Record]) -> str:
+    """Shares of partners among friends, from sketches of `LENGTH` and from whole updates."""
+    found = frame([r for r in records if r.path.name.startswith("signals")], "sketches")
+    means = found[found["length"] == LENGTH].groupby("round")[["partners", "partners_exact"]].mean()
+    return ", ".join(
+        f"{own:.2f} and {whole:.2f} in {number}"
+        for number, own, whole in zip(means.index, means["partners"], means["partners_exact"])
+    )
+
+
 def claims(records: Sequence[Record]) -> list[Claim]:
     """What sketches keep and what the step takes."""
     found, table = fidelity(records), cost(records)
@@ -295,7 +305,7 @@ def claims(records: Sequence[Record]) -> list[Claim]:
             value=estimate(at["partners"] - at["partners_exact"]),
             rule=Within(0.1),
             note=f"From {int(longest['length'].iloc[0])} numbers {longest['partners'].mean():.2f}, from whole updates "
-            f"{at['partners_exact'].mean():.2f}.",
+            f"{at['partners_exact'].mean():.2f}. By round: {_by_round(records)}.",
         ),
         Claim.of(
             f"The step of {int(most['clients'])} clients takes less than 1 GB above the interpreter.",
@@ -324,7 +334,8 @@ def claims(records: Sequence[Record]) -> list[Claim]:
                     rule=Below(1.7),
                 ),
             ),
-            note=f"Nearest neighbours find {most['recall']:.0%} of the friends that comparing all finds; "
-            f"{most['right_nearest']:.0%} of theirs have the client's task.",
+            note=f"Nearest neighbours find {most['recall']:.0%} of the friends that comparing all sketches finds; "
+            f"{most['right_nearest']:.1%} of theirs have the client's task, and {most['right_sketches']:.1%} of those "
+            "that comparing all finds.",
         ),
     ]

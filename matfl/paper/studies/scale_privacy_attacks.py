@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matfl.paper.claims import Above, Below, Claim, Part
-from matfl.paper.stats import Estimate, estimate
+from matfl.paper.stats import Estimate, estimate, holm_adjusted
 from matfl.paper.studies import absent, hostile, many_clients, packed, private
 from matfl.paper.studies.base import Plan
 from matfl.paper.studies.session import merged
@@ -93,11 +93,11 @@ def _astray_claims(records: Sequence[Record]) -> list[Claim]:
     def away(defence: str, attack: str) -> pd.Series[float]:
         return by_seed.loc[(4, defence, attack), "astray_others"].sort_index()
 
-    def more(attack: str) -> Estimate:
-        return estimate((away("matfl", attack) - away("fedavg", attack)).to_numpy())
+    def more(*attacks: str) -> dict[str, Estimate]:
+        return holm_adjusted({kind: estimate(away("matfl", kind) - away("fedavg", kind)) for kind in attacks})
 
-    words = "distance from the step of the honest alone, in lengths of it"
-    where = "real updates of the last round that was looked at, 4 hostile clients, 10 times as long as honest"
+    words = "distance from the defence's own step by the honest alone, in lengths of it"
+    where = f"real updates of the last round that was looked at, {hostile.ATTACKERS} hostile clients, {hostile.LENGTH}"
     one = by_seed.loc[(1, "matfl", "votes"), "weight"]
     share = float(by_seed.loc[(1, "fedavg", "votes"), "weight"].mean())
     return [
@@ -105,8 +105,8 @@ def _astray_claims(records: Sequence[Record]) -> list[Claim]:
             text="Against attacks that look like nobody, MaT-FL leads tasks without an attacker less astray than plain "
             "averaging.",
             parts=tuple(
-                Part(statistic=f"{kind}: {words}, MaT-FL minus plain", value=more(kind), rule=Below(0))
-                for kind in ("flip", "scale", "noise", "replace")
+                Part(statistic=f"{kind}: {words}, MaT-FL minus plain", value=value, rule=Below(0))
+                for kind, value in more("flip", "scale", "noise", "replace").items()
             ),
             regime=where,
         ),
@@ -114,8 +114,8 @@ def _astray_claims(records: Sequence[Record]) -> list[Claim]:
             text="Against attacks that look like everybody, MaT-FL leads tasks without an attacker further astray than "
             "plain averaging.",
             parts=tuple(
-                Part(statistic=f"{kind}: {words}, MaT-FL minus plain", value=more(kind), rule=Above(0))
-                for kind in ("copy", "votes")
+                Part(statistic=f"{kind}: {words}, MaT-FL minus plain", value=value, rule=Above(0))
+                for kind, value in more("copy", "votes").items()
             ),
             regime=where,
         ),
@@ -127,6 +127,7 @@ def _astray_claims(records: Sequence[Record]) -> list[Claim]:
                     statistic=f"{kind}: {words}, MaT-FL with clip_norm=1",
                     value=estimate(away("matfl, clipped", kind).to_numpy()),
                     rule=Below(1),
+                    digits=4,
                 )
                 for kind in ("copy", "votes")
             ),

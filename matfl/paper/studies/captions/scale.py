@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from matfl.paper.shown import Caption
+from matfl.paper.stats import chance_of_choice
 from matfl.paper.studies.captions.basis import by_name, conditions, configs_of, run_words
 
 if TYPE_CHECKING:
@@ -26,14 +27,16 @@ def _short(runs: Sequence[RunLike]) -> str:
 
 def sketches(runs: Sequence[RunLike], frame: pd.DataFrame) -> Caption:
     """How well sketches keep what grouping needs."""
+    config = runs[0].config
+    chance = chance_of_choice(config.k, config.num_clients)
     error = frame.groupby("length")["error"].mean()
     seeds = frame["seed"].nunique()
     return Caption(
         text="Count sketches of real updates over their length d (numbers a layer, logarithmic). Left: error of "
-        "cosines "
-        "(no unit, logarithmic), dots are seeds, the line is theory's. Right: shares that stay as with whole updates, "
-        "lines are means over seeds, bands reach from the worst to the best seed; dotted: partners found with whole "
-        f"updates. Means over {LOOKED_AT}. n = {seeds} seeds. Run: {_short(runs)}.",
+        "cosines (no unit, logarithmic), dots are seeds, the line is theory's. Right: shares that stay as with whole "
+        "updates, weights by 1 less half their L1 change, partners as their share among friends; lines are means over "
+        "seeds, bands reach from the worst to the best seed; dotted: partners found with whole updates, by chance "
+        f"{chance:.2f}. Means over {LOOKED_AT}. n = {seeds} seeds. Run: {_short(runs)}.",
         alt="Line plots; error of cosines "
         + ", ".join(f"{value:.3f} at d = {length}" for length, value in error.items())
         + ".",
@@ -48,7 +51,7 @@ def crowds(frame: pd.DataFrame) -> Caption:
         "seconds of "
         "its parts, dotted on paper at the slope of the last three sizes. Right: memory in GB; dashed lines are "
         "computed, "
-        "the line with marks is the step's measured peak, the dotted one 1 GB. Measured once on one machine.",
+        "the black one is the step's measured peak, the dotted one 1 GB. Measured once on one machine.",
         alt=f"Line plots of time and memory up to {most} clients measured and beyond on paper.",
     )
 
@@ -82,10 +85,9 @@ def attack_table(runs: Sequence[RunLike], astray: pd.DataFrame) -> Caption:
     worst = astray.mean().astype(float)
     return Caption(
         text="Attacks (rows) by defences (columns), one step on real updates, means over seeds; grey is logarithmic. "
-        "Left: "
-        "how far tasks without an attacker of their own are led astray, in lengths of the honest step. Right: weight "
-        "that "
-        f"attackers get. The step is the last round's. Run: {_short(runs)}.",
+        "Left: how far tasks without an attacker of their own are led astray, in lengths of each defence's own step by "
+        "the honest alone. Right: weight that attackers get (of median and trimmed mean, which have no weights, their "
+        f"share of the clients). The step is the last round's. Run: {_short(runs)}.",
         alt="Heat maps; led astray by defence, mean over attacks: " + by_name(worst, "{:.2f}") + ".",
     )
 
@@ -96,5 +98,5 @@ def attack_deltas(runs: Sequence[RunLike], frame: pd.DataFrame) -> Caption:
         text="delta_m after training under attack (percent against the honest run of single-task FL), by attack and "
         "defence: small marks are seeds, large ones their means; left of tasks without an attacker of their own, right "
         f"of the others. Beyond 10 axes are logarithmic. {run_words(configs_of(runs))}",
-        alt=f"Dot plots of delta_m for {frame['attack'].nunique()} attacks.",
+        alt=f"Dot plots of delta_m without an attack and under {(frame['attack'].unique() != 'none').sum()}.",
     )

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from matfl.paper.names import method_title
+from matfl.paper.names import method_title, pair_title
 from matfl.paper.studies import absent, many_clients, private
-from matfl.paper.studies.printed.basis import count, described
+from matfl.paper.studies.printed.basis import CONSTANT, count, described
 from matfl.paper.tables import COLUMNS, Column, Table
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ def secure_sums(runs: Sequence[Run]) -> Table:
     honest = [run for run in runs if private.release(run.config) == "nothing"]
     return Table(
         frame=private.secure_sums(runs),
-        columns=(("mean", Column(title="mean over rounds", digits=1)),),
-        caption=f"Secure sums within groups, counted from the weights of MaT-FL's honest runs; {count(honest)}.",
+        columns=(("number", Column(title="number", digits=1)),),
+        caption="Secure sums within groups, counted from the weights of all rounds of MaT-FL's honest runs; "
+        f"{count(honest)}.",
     )
 
 
@@ -71,13 +72,16 @@ def astray(frame: pd.DataFrame) -> Table:
     return Table(
         frame=frame.rename_axis("attack"),
         columns=tuple((str(name), Column(title=_defence(str(name)))) for name in frame),
-        caption="How far a step leads tasks without an attacker of their own astray, in lengths of the honest step, "
-        "mean over seeds; columns are defences.",
+        caption="How far a step leads tasks without an attacker of their own astray, in lengths of each defence's own "
+        "step by the honest alone, mean over seeds; columns are defences. Krum steps by one client's update, and is "
+        "not 0 where attackers change whose, even if it is none of theirs.",
     )
 
 
-def attacked(runs: Sequence[Run], frame: pd.DataFrame) -> Table:
-    """What is left after training under attack; `frame` is that of `hostile.table`."""
+def attacked(runs: Sequence[Run], frame: pd.DataFrame, floor: pd.DataFrame) -> Table:
+    """What is left after training under attack; the frames are those of `hostile.table` and `hostile.floor`."""
+    import pandas as pd
+
     titles = {
         "others": "tasks without an attacker",
         "attacked": "tasks with an attacker of their own",
@@ -87,8 +91,13 @@ def attacked(runs: Sequence[Run], frame: pd.DataFrame) -> Table:
     shown = frame.assign(defence=frame["defence"].map(_defence))
     place = {kind: i for i, kind in enumerate(shown["attack"].unique())}
     shown = shown.sort_values("attack", key=lambda kind: kind.map(place), kind="stable")
+    shown = pd.concat([shown, floor.assign(attack="any", defence=CONSTANT)])
+    by_pair = floor[[name for name in floor if "/" in name]].mean()
+    unlearnt = " and ".join(pair_title(str(pair)) for pair, level in by_pair.items() if level >= 0)
+    level = f" Not above the constant answer without attackers: {unlearnt or 'no task'}." if len(floor) else ""
     words = "Training under attack: delta_m against the honest run of single-task FL; each seed draws its attackers"
-    return _by(shown, ["attack", "defence"], columns, f"{words}; {described(runs)}.")
+    table = _by(shown, ["attack", "defence"], columns, f"{words}; {described(runs)}.{level}")
+    return replace(table, references=(CONSTANT,))
 
 
 def away(frame: pd.DataFrame) -> Table:
@@ -103,7 +112,8 @@ def away(frame: pd.DataFrame) -> Table:
     return Table(
         frame=frame,
         columns=tuple((name, Column(title=title)) for name, title in titles.items()),
-        caption="Weights and friends (shares) where clients are away or late, mean over rounds, draws and seeds.",
+        caption="Weights and friends (shares) where clients are away or late, mean over rounds, draws and seeds; late "
+        "updates are looked at in the last round alone, beside those of the round before.",
     )
 
 
