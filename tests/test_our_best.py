@@ -123,7 +123,7 @@ def test_all_that_was_tried_is_shown_best_first() -> None:
 def test_every_opponent_has_a_row_and_a_claim() -> None:
     freeze_all()
     runs = [fake_run(c, gain(c)) for c in our_best.plan("scenes", seeds=5).configs]
-    opponents = our_best.compare(runs).dropna(subset="p_holm")
+    opponents = our_best.compare(runs)
     rows = opponents.set_index(["against", "server_lr"])
     assert rows.loc[("single_task", 1.0), "difference"] == pytest.approx(2, abs=0.2)
     assert rows.loc[("fedavg", 2.2361), "difference"] == pytest.approx(3, abs=0.2)
@@ -141,11 +141,14 @@ def test_matfl_at_its_own_step_stands_beside_the_opponents_and_is_none() -> None
     assert our_best.contest("scenes").beside == (("matfl", 1.4142),)
     assert our_best.contest("photos").beside == (), "the step is another preset's"
     runs = [fake_run(c, gain(c)) for c in our_best.plan("scenes", seeds=5).configs]
-    rows = our_best.compare(runs)
-    assert rows["against"].tolist()[-1] == "matfl"
-    assert rows["p_holm"].isna().tolist() == [False] * 4 + [True]
-    alone = our_best.compare([run for run in runs if run.config.method != "matfl"])
-    assert alone.equals(rows.iloc[:-1]), "the family is the opponents'"
+    rows, beside = our_best.compare(runs), our_best.beside(runs)
+    assert rows["against"].tolist() == ["single_task", "single_task", "fedavg", "pcgrad"]
+    assert beside["against"].tolist() == ["matfl"]
+    assert beside["difference"].iloc[0] == pytest.approx(3, abs=0.2)
+    assert beside["p_holm"].isna().all(), "the family is the opponents'"
+    lines = printed.contest(runs, rows, beside).markdown().splitlines()
+    assert [line.split("|")[2].strip() for line in lines[-2:]] == ["PCGrad", "MaT-FL"]
+    assert our_best.beside([run for run in runs if run.config.method != "matfl"]).empty
     assert len(our_best.claims(runs)) == 4
     assert set(our_best.tasks_apart(runs)["against"]) == {"single_task", "fedavg", "pcgrad"}
     assert our_best.tasks_apart([]).empty

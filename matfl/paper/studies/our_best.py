@@ -6,7 +6,7 @@ Which of `OURS`, which other method, and at which server step, is decided on dev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from matfl.config.run_config import RunConfig, override
 from matfl.paper.claims import Above, Claim, Part
-from matfl.paper.stats import estimate, holm_adjusted, paired
+from matfl.paper.stats import Estimate, estimate, holm_adjusted, paired
 from matfl.paper.studies import server_step
 from matfl.paper.studies.base import OURS, Plan, base_config, five_tasks, regime, report_seeds, setting, sizes
 from matfl.paper.studies.by_task import Entrant, by_task
@@ -24,7 +24,7 @@ from matfl.server.methods import METHODS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Contest", "choice", "chosen_on", "claims", "compare", "contest", "plan", "tasks_apart", "tried"]
+__all__ = ["Contest", "beside", "choice", "chosen_on", "claims", "compare", "contest", "plan", "tasks_apart", "tried"]
 
 CHOSEN_ON = {"photos": ("scenes", "outdoor5"), "photos_imagenet": ("scenes", "outdoor5")}
 """Presets that take the choice made on another one's development seeds, and on which of its task sets."""
@@ -131,8 +131,22 @@ def compare(runs: Sequence[RunLike]) -> pd.DataFrame:
     """Our best minus each of the others, paired by report seed, in points of delta_m against single-task FL at step 1.
 
     Columns: tasks, ours, against, server_lr (of `against`), difference, low, high (95 % t interval), g (Hedges),
-    p_holm (adjusted for all opponents of the task set; NaN for what only stands beside them), seeds.
+    p_holm (adjusted for all rows of the task set), seeds.
     """
+    return _differences(runs, lambda found: list(found.others.values()), holm_adjusted)
+
+
+def beside(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """As `compare`, of what only stands beside the opponents: no family, and so no p."""
+    return _differences(runs, lambda found: list(found.beside), dict)
+
+
+def _differences(
+    runs: Sequence[RunLike],
+    against: Callable[[Contest], list[Entrant]],
+    adjusted: Callable[[dict[Entrant, Estimate]], dict[Entrant, Estimate]],
+) -> pd.DataFrame:
+    """`compare` with some entrants of the contest, those without runs left out."""
     import pandas as pd
 
     rows = []
@@ -141,9 +155,8 @@ def compare(runs: Sequence[RunLike]) -> pd.DataFrame:
         if found is None:
             continue
         ours = case.deltas[found.ours]
-        values = {other: estimate(paired(ours, case.deltas[other])) for other in found.others.values()}
-        beside = {other: estimate(paired(ours, case.deltas[other])) for other in found.beside if other in case.deltas}
-        for (method, step), value in (holm_adjusted(values) | beside).items():
+        values = {e: estimate(paired(ours, case.deltas[e])) for e in against(found) if e in case.deltas}
+        for (method, step), value in adjusted(values).items():
             rows.append(
                 {
                     "tasks": tasks,

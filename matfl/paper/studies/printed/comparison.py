@@ -276,13 +276,15 @@ def tried(frame: pd.DataFrame, where: str) -> Table:
     )
 
 
-def contest(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
-    """Notebook 11: ours minus each other."""
+def contest(runs: Sequence[RunLike], frame: pd.DataFrame, beside: pd.DataFrame) -> Table:
+    """Notebook 11: ours minus each opponent (`our_best.compare`), and what stands beside them (`our_best.beside`)."""
+    import pandas as pd
+
     configs = [run.config for run in runs]
-    rows = frame.set_index(["tasks", "against"])
+    rows = pd.concat([part for part in (frame, beside) if len(part)] or [frame]).set_index(["tasks", "against"])
     where = f" Run: {conditions(configs)}." if configs else ""
     return Table(
         frame=rows,
-        caption=f"delta_m of our best method minus that of each other, paired by seed; without "
-        f"p what only stands beside the opponents.{where}",
+        caption="delta_m of our best method minus that of each other, paired by seed; without p what only stands "
+        f"beside the opponents.{where}",
     )
