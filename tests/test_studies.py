@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -372,8 +373,13 @@ def test_clients_per_task_claims_name_every_scale() -> None:
     )
     table = clients_per_task.table(runs)
     assert table.index.get_level_values(0).unique().tolist() == [1, 2, 4]
-    words = [claim.word for claim in clients_per_task.claims(runs)]
-    assert words == ["held", "held", "held", "undecided"]
+    claims = clients_per_task.claims(runs)
+    assert [claim.word for claim in claims] == ["held"] * 6 + ["undecided"]
+    assert [len(claim.parts) for claim in claims[:2]] == [2, 1], "the paper's numbers of clients, and more of them"
+    family = [part.value for part in claims[0].parts]
+    assert max(value.p_holm for value in family) >= min(2 * min(value.p for value in family), 1)
+    assert claims[1].parts[0].value.p_holm == claims[1].parts[0].value.p
+    assert "; single-task FL 0.5" in claims[-1].note
     assert len(clients_per_task.scores(runs)) == len(runs)
     worse = [
         fake_run(run.config, (2.0 if run.config.method == "matfl" else 0.0) - 0.3 * run.config.clients_per_task)
@@ -401,6 +407,21 @@ def test_k_sweep_numbers_and_claims() -> None:
     flat = [fake_run(c, BETTER[c.method]) for c in plan.configs]
     assert k_sweep.claims(flat)[0].word == "not held"
     assert "over Single-Task FL" in k_sweep.claims(flat)[0].evidence
+
+
+def test_one_k_of_many_that_lies_below_a_baseline_by_chance_decides_nothing() -> None:
+    """Its interval alone is below 0; among all comparisons of a K with a baseline that is not rare."""
+    plan = k_sweep.plan("scenes", seeds=3)
+    low = {4: (-1.0, -1.2, -0.6)}
+    noise = {8: (-2.0, 1.0, 0.4), 12: (1.0, -2.0, 0.2), 18: (0.5, 1.5, -2.4)}
+    gains = {2: (0.0, 0.1, 0.2), **low, **noise}
+    runs = [fake_run(c, gains[c.k][c.seed] if c.method == "matfl" else BETTER[c.method]) for c in plan.configs]
+    claim = k_sweep.claims(runs)[1]
+    part = next(part for part in claim.parts if "K = 4" in part.statistic)
+    assert part.value.high < 0
+    assert part.value.p < 0.05 < part.value.p_holm
+    assert claim.word == "undecided"
+    assert "Of 8 comparisons with the others" in claim.note
 
 
 def test_a_tiny_k_is_judged_against_larger_ones_and_by_the_trend_over_all_k() -> None:
@@ -489,6 +510,16 @@ def test_layer_voting_numbers_and_claims() -> None:
     claims = layer_voting.claims(drawn, frame)
     assert [claim.word for claim in claims] == ["held", "held"]
     assert "100% of the cases, at random it would be 6%" in claims[0].evidence
+    short = [replace(run, diagnostics=diagnostics(run.config, 5, seed=run.config.seed)) for run in drawn]
+    assert "first 5 rounds" not in layer_voting.claims(short, frame)[0].note
+    longer = [replace(run, diagnostics=diagnostics(run.config, 6, seed=run.config.seed)) for run in drawn]
+    for run in longer:
+        shape = run.diagnostics["similarity"][5].shape
+        run.diagnostics["similarity"][5] = np.random.default_rng(run.config.seed).random(shape)
+    note = layer_voting.claims(longer, frame)[0].note
+    early, late = map(float, re.search(r"median is (.*) in the first 5 rounds and (.*) after them", note).groups())
+    assert early > 0.9
+    assert late < 0.3
     near = frame.assign(delta_m=frame["delta_m"] + (frame["voting_layers"] == 16) * 0.5)
     assert layer_voting.claims(drawn, near)[1].word == "held"
     sensitive = frame.assign(delta_m=frame["delta_m"] - (frame["voting_layers"] == 16) * 3)
@@ -632,7 +663,7 @@ def test_costs_of_the_benches_as_tables() -> None:
     assert steps["way"].tolist() == ["naive", "ours", "floor", "ours", "floor"]
     held = cost_and_scale.memory(server).set_index("way")["gigabytes"]
     assert held.to_dict() == pytest.approx({"held": 4 * 288 * 1000 / 1e9, "streamed": 0.07})
-    costs = pd.DataFrame({"training s": [9.0], "server s": [1.0]}, index=["matfl"])
+    costs = pd.DataFrame({"training s": [9.0], "all else s": [1.0]}, index=["matfl"])
     none = pd.DataFrame()
     assert [claim.word for claim in cost_and_scale.claims(costs, steps, none)] == ["not held", "held"]
     narrow = [{**rows[0], "naive_s": 0.14, "clients": 18}]

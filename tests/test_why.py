@@ -199,13 +199,30 @@ def test_claims_of_the_explanation(kept: Path) -> None:
     names = list(choices.index)
     better = {(a, b): 10 * choices.loc[a, b] + 0.1 * i for i, a in enumerate(names) for b in names if a != b}
     found = {claim.text: claim for claim in why.claims(runs, records(better))}
-    assert found["Partners' updates grow unlike each other as training goes on."].word == "held"
-    assert found["In the end partners are less alike than clients of different tasks."].word == "held"
-    assert found["With fewer images a client its partner's update is less like its own in the end."].word != "held"
+    assert found["Under MaT-FL partners' updates grow unlike each other as training goes on."].word == "held"
+    end = found["Under MaT-FL partners are in the end less alike than clients of different tasks."]
+    assert end.word == "held"
+    assert end.note.startswith("Under plain averaging -0.")
+    few = "With fewer images a client, seen as much oftener, its partner's update is less like its own in the end."
+    assert found[few].word != "held"
     assert found["Clients choose the tasks that help them."].parts[0].value.mean > 0.3
+    first = found["Plain averaging moves each task's model by about 1/C of what its own clients ask for."]
+    assert first.note.startswith("The component falls from ")
     worse = {pair: -value for pair, value in better.items()}
     against = {claim.text: claim for claim in why.claims(runs, records(worse))}
     assert against["Clients choose the tasks that help them."].parts[0].value.mean < -0.3
+
+
+def test_tasks_that_everybody_chooses_are_chosen_for_no_gain() -> None:
+    """All clients choose by popularity alone, and popular tasks help everybody: nothing is left of the correlation."""
+    names = [f"outdoor/{task}" for task in ("semseg", "human_parts", "sal", "normals", "edge")]
+    popular = np.array([0.9, 0.7, 0.5, 0.3, 0.1])
+    gains = {s: pd.DataFrame(10 * popular[None] + np.zeros((5, 1)), index=names, columns=names) for s in range(3)}
+    noise = [np.random.default_rng(s).normal(0, 1e-3, (5, 5)) for s in range(3)]
+    choices = {s: pd.DataFrame(popular[None] + noise[s], index=names, columns=names) for s in range(3)}
+    (claim,) = why._choice_claims(gains, choices, "")
+    assert claim.parts[0].value.mean > 0.9
+    assert abs(float(claim.note.rpartition(" ")[2].rstrip("."))) < 0.3
 
 
 def test_gains_in_pairs_have_their_direction() -> None:

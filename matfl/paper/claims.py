@@ -135,7 +135,8 @@ class Part:
             text += " (one seed: no interval)"
         elif value.n > 1:
             text += f" (95 % interval {low} to {high}, n = {value.n}"
-            text += f", Holm p {value.p_holm:.3f})" if not math.isnan(value.p_holm) else ")"
+            p = "< 0.001" if value.p_holm < 0.0005 else f"{value.p_holm:.3f}"
+            text += f", Holm p {p})" if not math.isnan(value.p_holm) else ")"
         return text
 
 

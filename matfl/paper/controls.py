@@ -194,7 +194,7 @@ def _named(run: Run) -> str:
 def votes_by_round(run: Run) -> Control:
     """How all layers voted together in each round, friends framed (Figure 6, round by round).
 
-    A client's own column, which always gets the most, is left out of the shades.
+    A client's own cell, which always gets the most, is left out of the shades.
     """
     pairs, stored = run.diagnostics["client_pairs"].tolist(), run.diagnostics
     rounds = list(range(1, len(stored["votes"]) + 1))
@@ -205,8 +205,8 @@ def votes_by_round(run: Run) -> Control:
         decisions(votes_NN, pairs, label="votes", marked=stored["friends"][number - 1].astype(bool), ax=ax)
 
     words = (
-        "Votes of all layers added, in single rounds of one seed: a row is a client, two of each task; its own column "
-        f"is left out, framed are its friends. {_named(run)}"
+        "Votes of all layers added, in single rounds of one seed: a row is a client, two of each task; framed "
+        f"are its friends. Its own cell, always the highest, is left empty; each panel has its own scale. {_named(run)}"
     )
     return Control(name="round", values=rounds, draw=draw, still=_spread(rounds), words=words)
 

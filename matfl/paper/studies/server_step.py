@@ -32,6 +32,7 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.by_task import by_task
 from matfl.paper.studies.tables import RunLike, delta_table, final, scores
 from matfl.server.methods import METHODS
 from matfl.tasks.task import pairs
@@ -54,6 +55,7 @@ __all__ = [
     "own_step",
     "plan",
     "table",
+    "tasks_apart",
     "with_own_steps",
 ]
 
@@ -253,6 +255,20 @@ def _both(runs: Sequence[RunLike]) -> dict[tuple[str, str], tuple[dict[int, floa
 
 def _preset(runs: Sequence[RunLike]) -> str:
     return runs[0].config.preset
+
+
+def tasks_apart(runs: Sequence[RunLike], *, method: str = "matfl") -> pd.DataFrame:
+    """`method` minus each other one, each at its own step, task by task (`matfl.paper.studies.by_task`)."""
+    import pandas as pd
+
+    found = []
+    for tasks in dict.fromkeys(run.config.tasks for run in runs):
+        names = dict.fromkeys(run.config.method for run in runs if run.config.tasks == tasks)
+        steps = {name: step for name in names if (step := own_step(_preset(runs), tasks, name)) is not None}
+        if method in steps:
+            others = [(name, step) for name, step in steps.items() if name != method]
+            found.append(by_task([run for run in runs if run.config.tasks == tasks], (method, steps[method]), others))
+    return pd.concat(found, ignore_index=True) if found else by_task([], (method, 1.0), [])
 
 
 def over_rounds(runs: Sequence[RunLike]) -> pd.DataFrame:

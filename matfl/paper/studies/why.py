@@ -213,17 +213,17 @@ def decay(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def fits(frame: pd.DataFrame) -> pd.DataFrame:
+def fits(frame: pd.DataFrame, column: str = "partners") -> pd.DataFrame:
     """`matfl.paper.dilution.fit_fading` of a `decay` frame's runs with partners: common, decay, limit, explained.
 
-    A row a run.
+    A row a run; `column` is whose cosines are fitted, 'partners' or 'others'.
     """
     import pandas as pd
 
     rows = []
     keys = ["clients_per_task", "images", "seed"]
     for key, group in frame.dropna(subset=["partners"]).groupby(keys, sort=False):
-        found = dilution.fit_fading(group.sort_values("round")["partners"].to_numpy())
+        found = dilution.fit_fading(group.sort_values("round")[column].to_numpy())
         rows.append({**dict(zip(keys, key)), **found._asdict()})
     return pd.DataFrame(rows, columns=[*keys, *dilution.Fading._fields])
 
@@ -267,6 +267,11 @@ def chosen(runs: Sequence[Run]) -> dict[int, pd.DataFrame]:
     """Seed -> how often row's clients chose column's, in MaT-FL's runs of the paper's setting."""
     wanted = [run for run in main_runs(runs) if run.config.method == "matfl" and run.config.server_lr == 1]
     return {run.config.seed: neighbours([run]) for run in wanted}
+
+
+def _beyond_popularity(table: pd.DataFrame) -> pd.DataFrame:
+    """A `chosen` table less how often the column's task was chosen by the others on average."""
+    return table - table.mask(np.eye(len(table), dtype=bool)).mean()
 
 
 def _correlations(gains: dict[int, pd.DataFrame], choices: dict[int, pd.DataFrame]) -> list[float]:
@@ -325,13 +330,24 @@ def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
     where = regime(main_runs(runs)[0].config)
     steps = step_sizes(main_runs(runs))
     return [
-        *_dilution_claims(steps, len(pairs(runs[0].config.tasks)), where),
-        *_decay_claims(decay(decay_runs(runs)), where),
+        *_dilution_claims(steps, len(pairs(runs[0].config.tasks)), _plain_course(runs), where),
+        *_decay_claims(decay(decay_runs(runs)), decay(_plain(runs)), where),
         *_choice_claims(helps(records), chosen(runs), where),
     ]
 
 
-def _dilution_claims(steps: pd.DataFrame, tasks: int, where: str) -> list[Claim]:
+def _plain(runs: Sequence[Run]) -> list[Run]:
+    """Plain averaging at step 1."""
+    return [run for run in main_runs(runs) if run.config.method == "fedavg" and run.config.server_lr == 1]
+
+
+def _plain_course(runs: Sequence[Run]) -> np.ndarray:
+    """(BLOCKS,) component of plain averaging's step along the task's own, over equal parts of the rounds."""
+    own_SR = np.array([_steps(run).own for run in _plain(runs)])
+    return np.array([part.mean() for part in np.array_split(own_SR, min(BLOCKS, own_SR.shape[1]), axis=1)])
+
+
+def _dilution_claims(steps: pd.DataFrame, tasks: int, course: np.ndarray, where: str) -> list[Claim]:
     first = steps[steps["server_lr"] == 1]
     plain, ours = (first[first["method"] == name].sort_values("seed") for name in ("fedavg", "matfl"))
     return [
@@ -344,14 +360,16 @@ def _dilution_claims(steps: pd.DataFrame, tasks: int, where: str) -> list[Claim]
                     rule=Within(0.25),
                 ),
             ),
-            note=f"The step is {plain['norm'].mean():.2f} times as long as the task's own (orthogonal updates: "
+            note=f"The component falls from {course[0]:.2f} in the first sixth of the rounds to {course[-1]:.2f} in "
+            f"the last. The step is {plain['norm'].mean():.2f} times as long as the task's own (orthogonal updates: "
             f"{plain['norm_theory'].mean():.2f}).",
             regime=where,
         ),
         Claim(
             text="MaT-FL leaves most of the weight to a client's own update.",
             parts=(Part(statistic="weight of a client's own", value=estimate(ours["self_weight"]), rule=Above(0.5)),),
-            note=f"Partners get {ours['partner_weight'].mean():.0%}, other tasks {ours['other_weight'].mean():.0%}. A "
+            note="Nearly by construction: nobody is as similar to a client as it is to itself. "
+            f"Partners get {ours['partner_weight'].mean():.0%}, other tasks {ours['other_weight'].mean():.0%}. A "
             "task's model takes the mean over its clients, so what these leave to themselves and to each other counts "
             f"alike: the step keeps {ours['own'].mean():.0%} of the task's own.",
             regime=where,
@@ -365,17 +383,19 @@ def _blocks(frame: pd.DataFrame, column: str) -> np.ndarray:
     return np.stack([part.mean(1) for part in np.array_split(wide, min(BLOCKS, wide.shape[1]), axis=1)], axis=1)
 
 
-def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
+def _decay_claims(frame: pd.DataFrame, plain: pd.DataFrame, where: str) -> list[Claim]:
+    """Of MaT-FL's runs, and beside them plain averaging's."""
     known = frame.dropna(subset=["partners"])
     if known.empty:
         return []
     two = known[known["clients_per_task"] == 2]
     many, few = two[two["images"] == two["images"].max()], two[two["images"] == two["images"].min()]
     partners, others = _blocks(many, "partners"), _blocks(many, "others")
-    found = fits(many)
+    found, elsewhere = fits(many), fits(many, "others")
+    averaged = estimate(_blocks(plain, "partners")[:, -1] - _blocks(plain, "others")[:, -1])
     result = [
         Claim(
-            text="Partners' updates grow unlike each other as training goes on.",
+            text="Under MaT-FL partners' updates grow unlike each other as training goes on.",
             parts=(
                 Part(
                     statistic="trend of the partners' mean cosine over the rounds (monotone contrast)",
@@ -389,7 +409,7 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
             regime=where,
         ),
         Claim(
-            text="In the end partners are less alike than clients of different tasks.",
+            text="Under MaT-FL partners are in the end less alike than clients of different tasks.",
             parts=(
                 Part(
                     statistic="mean cosine of partners minus that of different tasks, last sixth of the rounds",
@@ -398,13 +418,15 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
                     digits=3,
                 ),
             ),
+            note=f"Under plain averaging {averaged.mean:+.3f} ({averaged.low:.3f} to {averaged.high:.3f}).",
             regime=where,
         ),
     ]
     if found.notna().all(axis=None):
         result += [
             Claim(
-                text="A common part that fades relative to the rest describes the course of partners' cosine.",
+                text="A common part that fades relative to the rest describes the course of partners' cosine under "
+                "MaT-FL.",
                 parts=(
                     Part(
                         statistic="share of the cosine's variance over rounds that the closed form explains",
@@ -412,11 +434,13 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
                         rule=AtLeast(0.8),
                     ),
                 ),
-                note="It describes a curve that falls and levels off; what the rest is made of, it cannot tell.",
+                note="So it does any curve that falls and levels off: of the cosines of different tasks, which have no "
+                f"common mean, it explains {elsewhere['explained'].mean():.2f}. What the rest is made of, it cannot "
+                "tell.",
                 regime=where,
             ),
             Claim(
-                text="In the limit partners' updates point against each other.",
+                text="Under MaT-FL partners' updates point against each other in the limit.",
                 parts=(
                     Part(
                         statistic="limit of the partners' mean cosine in the fitted closed form",
@@ -436,7 +460,8 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
         less = scarce[:rows] - partners[:rows]
         result.append(
             Claim(
-                text="With fewer images a client its partner's update is less like its own in the end.",
+                text="With fewer images a client, seen as much oftener, its partner's update is less like its own in "
+                "the end.",
                 parts=(
                     Part(
                         statistic=f"partners' mean cosine with {few['images'].iloc[0]} images minus with "
@@ -446,7 +471,9 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
                         digits=3,
                     ),
                 ),
-                note=f"Over all rounds {less.mean():+.3f}.",
+                note=f"Over all rounds {less.mean():+.3f}; in each sixth of them "
+                + ", ".join(f"{value:+.3f}" for value in less.mean(0))
+                + ".",
                 regime=where,
             )
         )
@@ -455,6 +482,7 @@ def _decay_claims(frame: pd.DataFrame, where: str) -> list[Claim]:
 
 def _choice_claims(gains: dict[int, pd.DataFrame], choices: dict[int, pd.DataFrame], where: str) -> list[Claim]:
     found = _correlations(gains, choices)
+    unpopular = _correlations(gains, {seed: _beyond_popularity(table) for seed, table in choices.items()})
     if not found or np.isnan(found).any():
         return []
     mean = sum(gains.values()) / len(gains)
@@ -470,7 +498,8 @@ def _choice_claims(gains: dict[int, pd.DataFrame], choices: dict[int, pd.DataFra
                     rule=Above(0),
                 ),
             ),
-            note=f"Gains in pairs reach from {off.min():+.1f} to {off.max():+.1f} %.",
+            note=f"Gains in pairs reach from {off.min():+.1f} to {off.max():+.1f} %. Less how often each task was "
+            f"chosen by all, the correlation is {np.mean(unpopular):.2f}.",
             regime=where,
         )
     ]

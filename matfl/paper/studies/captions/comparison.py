@@ -86,12 +86,12 @@ def k_sweep(runs: Sequence[RunLike], numbers: pd.DataFrame) -> Caption:
 def bytes_to_quality(runs: Sequence[RunLike], frame: pd.DataFrame) -> Caption:
     """Communication."""
     missed = frame[frame["gigabytes"].isna()].groupby("level")["method"].nunique()
-    listed = ", ".join(f"{count} methods never reach {level:+g} %" for level, count in missed.items())
+    listed = ", ".join(f"{count} methods do not reach {level:+g} % in every seed" for level, count in missed.items())
     return Caption(
         text="Gigabytes (both directions, all clients) until delta_m, here against what single-task FL reaches in the "
-        "end, "
-        "first reaches a level. Marks are means over seeds, lines reach from the least to the greatest seed; a hollow "
-        f"arrow at the edge: a seed never gets there. Local training sends nothing. {run_words(configs_of(runs))}",
+        "end, first reaches a level; at the server's step 1. Marks are means over seeds, lines reach from the least to "
+        "the greatest seed; a hollow arrow at the edge: a seed never gets there. Local training sends nothing. "
+        f"{run_words(configs_of(runs))}",
         alt="Dot plot of gigabytes by level and method." + (f" {listed}." if listed else ""),
     )
 
@@ -103,12 +103,10 @@ def server(steps: pd.DataFrame) -> Caption:
     listed = ", ".join(f"{n} clients {1000 * s:.0f} ms" for n, s in zip(narrow["clients"], narrow["seconds"]))
     return Caption(
         text="Left: seconds of one server step over the number of clients N, both axes logarithmic; thin grey lines "
-        "grow "
-        "with N (updates moved) and with N squared (cosines of all pairs): the step passes from the first to the "
-        "second "
-        "as N grows. Floor: what moving the bytes alone would take. Right: memory; marks are measured (peak of the "
-        "streamed step), the dotted line is computed (4 N P bytes for P parameters). Best of repeats on one machine, "
-        "named above; no spread.",
+        "through its last point grow with N (updates moved) and with N squared (cosines of all pairs). Floor: what "
+        "moving the bytes alone would take. Right: memory; marks are measured (peak of the streamed step), the dotted "
+        "line is computed (4 N P bytes for P parameters). One machine, best of repeats, the loop over pairs and memory "
+        "once; no spread.",
         alt=f"Time of the server's step: {listed}.",
     )
 

@@ -77,8 +77,8 @@ def layers(runs: Sequence[RunLike], numbers: pd.DataFrame) -> Caption:
         text="Left: rank correlation of two layers' opinions of the other clients, mean over clients, rounds and "
         "seeds. "
         "Middle: delta_m against single-task FL (percent) over the number of voting layers. Right: share of rounds "
-        "with "
-        f"the partner among the friends. Dots are seeds, lines join their means. {run_words(configs_of(runs))}",
+        "with the partner among the friends (dotted: at random). Dots are seeds, lines join their means. "
+        f"{run_words(configs_of(runs))}",
         alt="delta_m "
         + ", ".join(f"{value:+.1f} % with {count}" for count, value in means.items())
         + " voting layers.",
@@ -113,7 +113,8 @@ def cosine_course(runs: Sequence[RunLike], course: pd.DataFrame) -> Caption:
     return Caption(
         text="Mean cosine of the whole updates of two clients of one task, and of different tasks, over the rounds (no "
         "unit), by clients a task and pictures a client. Lines are means over seeds, bands reach from the least to the "
-        f"greatest seed; dotted: the closed form with its three numbers fitted. {run_words(configs_of(runs))}",
+        "greatest seed; dotted: the mean of the closed forms fitted to each seed. Fewer images are seen as much "
+        f"oftener. {run_words(configs_of(runs))}",
         alt="Line plots of mean cosines, first to last round; " + "; ".join(words) + ".",
     )
 
@@ -126,7 +127,7 @@ def helps(runs: Sequence[RunLike], gain: pd.DataFrame) -> Caption:
         "with the "
         "column's alone, trained centrally. Right: share of rounds in which the row's clients chose the column's. "
         "Means "
-        f"over seeds; equal task types are framed, empty cells do not exist. {run_words(configs_of(runs))}",
+        f"over seeds; the diagonal is framed. {run_words(configs_of(runs))}",
         alt=f"Two heat maps of tasks; gains reach from {np.nanmin(values):+.1f} to {np.nanmax(values):+.1f} %.",
     )
 

@@ -120,7 +120,13 @@ def _papers(tasks: str, method: str, clients_per_task: int) -> dict[str, float]:
     return PAPER.get((STAND_IN.get(tasks, tasks), clients_per_task), {}).get(method, {})
 
 
-def clients(runs: Sequence[RunLike], levels: pd.DataFrame | None = None, *, reference: Sequence[RunLike] = ()) -> Table:
+def clients(
+    runs: Sequence[RunLike],
+    levels: pd.DataFrame | None = None,
+    *,
+    reference: Sequence[RunLike] = (),
+    about: str = "delta_m is against single-task FL with as many clients",
+) -> Table:
     """Table 2: every pair's main metric and delta_m by clients per task and method, with the paper's Seg. and Sal."""
     frame = final(runs)
     keys = ["clients_per_task", "method"]
@@ -137,9 +143,9 @@ def clients(runs: Sequence[RunLike], levels: pd.DataFrame | None = None, *, refe
             wide[f"paper_{task}"] = papers
     spread = _spread(frame, keys).assign(delta_m=by_method["sd"])
     full = _with_constant(wide, levels)
-    about = f"Table 2 of the paper: {table_title(tasks)} by clients per task"
+    title = f"Table 2 of the paper: {table_title(tasks)} by clients per task; {about}"
     return Table(
-        frame=full, spread=spread.reindex(full.index), references=(CONSTANT,), caption=f"{about}; {described(runs)}."
+        frame=full, spread=spread.reindex(full.index), references=(CONSTANT,), caption=f"{title}; {described(runs)}."
     )
 
 
@@ -147,7 +153,9 @@ GROUPING = ("matfl", "matfl_uniform", "similarity_only")
 """Methods whose K is printed: others know none."""
 
 
-def k_sweep(runs: Sequence[RunLike], numbers: pd.DataFrame) -> Table:
+def k_sweep(
+    runs: Sequence[RunLike], numbers: pd.DataFrame, about: str = "MaT-FL over K beside methods without one"
+) -> Table:
     """Figure 4's numbers: segmentation and delta_m by method and K; methods that know no K have none."""
     pair = str(numbers["pair"].iloc[0])
     keys = ["method", "k"]
@@ -166,7 +174,7 @@ def k_sweep(runs: Sequence[RunLike], numbers: pd.DataFrame) -> Table:
     return Table(
         frame=_one_group(mean),
         spread=_one_group(sd),
-        caption=f"MaT-FL over K beside methods without one; {described(runs)}.",
+        caption=f"{about}; {described(runs)}.",
     )
 
 
@@ -232,7 +240,7 @@ def bytes_to(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     return Table(
         frame=frame,
         columns=(*columns, last),
-        caption=f"Gigabytes until the seeds' mean reaches a level; {count(runs)}.",
+        caption=f"Gigabytes until the seeds' mean reaches a level, at the server's step 1; {count(runs)}.",
     )
 
 
@@ -240,8 +248,9 @@ def costs(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     """Notebook 07: what a round costs."""
     return Table(
         frame=frame,
-        caption="A round: megabytes a client, seconds of training and mixing in the recorded runs, whose machines' "
-        f"load differs from run to run; mean, {count(runs)}.",
+        caption="A round: megabytes a client, seconds of training all clients one after another and of all else but "
+        "evaluation (the server's step among it) in the recorded runs, whose machines' load differs from run to run; "
+        f"mean, {count(runs)}.",
     )
 
 
@@ -249,7 +258,11 @@ def server(frame: pd.DataFrame) -> Table:
     """Notebook 07: seconds of the server's step."""
     wide = frame.pivot_table(index=["width", "parameters", "clients"], columns="way", values="seconds")
     columns = tuple((str(name), Column(title=str(name), unit="s", digits=4)) for name in wide)
-    return Table(frame=wide, columns=columns, caption="One step of the server, best of repeats on one machine.")
+    return Table(
+        frame=wide,
+        columns=columns,
+        caption="One step of the server on one machine, best of repeats; the loop over pairs was timed once.",
+    )
 
 
 def steps(frame: pd.DataFrame, runs: Sequence[RunLike]) -> Table:

@@ -175,7 +175,12 @@ def layers(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     columns = ["delta_m", "correctness", "chance", "self_weight", "partner_weight"]
     grouped = frame.groupby("voting_layers")[columns]
     spread = grouped.std(ddof=1)[["delta_m"]]
-    return Table(frame=grouped.mean(), spread=spread, caption=f"By the number of voting layers; {described(runs)}.")
+    return Table(
+        frame=grouped.mean(),
+        spread=spread,
+        caption="By the number of voting layers, the last ones of the backbone; shares are means over rounds and "
+        f"clients. Δm: {described(runs)}.",
+    )
 
 
 def agreement(runs: Sequence[Run], matrix_LL: np.ndarray) -> Table:
@@ -231,5 +236,6 @@ def shared(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     return Table(
         frame=shown,
         columns=columns,
-        caption=f"Gain from one backbone for all tasks over one's own, trained centrally; {count(runs)}.",
+        caption="Gain from one backbone for all tasks over one's own, trained centrally, with 95 % t intervals that "
+        f"are not corrected for the number of tasks; {count(runs)}.",
     )
