@@ -120,11 +120,11 @@ def claims(runs: Sequence[RunLike]) -> list[Claim]:
     result = []
     for against, title in (("single_task", "single-task FL"), ("fedavg", "plain many-task FL"), ("fedprox", "FedProx")):
         found = differences(delta, "delta_m", method="matfl", against=against, by=["clients_per_task"])
-        for words, papers_own in (
+        for words, in_paper in (
             ("at the paper's numbers of clients per task (1 and 2)", True),
             ("with more clients per task than in the paper", False),
         ):
-            family = holm_adjusted({n: value for n, value in found.items() if (n in PAPERS) == papers_own})
+            family = holm_adjusted({n: value for n, value in found.items() if (n in PAPERS) == in_paper})
             parts = tuple(
                 Part(statistic=f"delta_m, {count} a task", value=value, rule=Above(0), digits=1)
                 for count, value in family.items()

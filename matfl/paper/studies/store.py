@@ -182,13 +182,15 @@ def _arithmetic(job: Job, device: str | None) -> str:
     import torch
 
     from matfl.client.training import resolve_precision
-    from matfl.runs.engine import device_name, pick_device
+    from matfl.runs.engine import device_name, pick_device, repeatable
     from matfl.runs.rounding import rounding
 
     chosen, spec = pick_device(device), job.spec()
     precision = resolve_precision(recorded_config(spec), chosen) if "config" in spec else torch.float32
     kind = str(precision).removeprefix("torch.")
-    return f"{kind} on {device_name(chosen)}, rounding {rounding(chosen, precision)}"
+    with repeatable(chosen):
+        rounds = rounding(chosen, precision)
+    return f"{kind} on {device_name(chosen)}, rounding {rounds}"
 
 
 def _finish(job: Job, folder: Path, provenance: Mapping[str, Any]) -> Record:
