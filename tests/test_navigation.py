@@ -137,7 +137,7 @@ def test_the_minutes_of_an_exercise_are_about_those_of_the_records(study: str, n
     chosen = exercise(study, number)
     today = minutes(study, chosen)
     if not math.isnan(today):
-        assert chosen.minutes / 4 - 1 <= today <= 4 * chosen.minutes + 1
+        assert chosen.minutes / 2 - 1 <= today <= 2 * chosen.minutes + 1
 
 
 def test_a_notebook_drawn_at_another_preset_goes_to_the_short_one_for_its_exercises() -> None:

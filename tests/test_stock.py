@@ -18,11 +18,14 @@ from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.stats import estimate
 from matfl.paper.studies import STUDIES, Plan, Session
 from matfl.paper.studies.base import setting
+from matfl.paper.studies.benchmark import CentralTest
+from matfl.paper.studies.constants import ConstantAnswers
 from matfl.paper.studies.paper_claims import PAPER_CLAIMS, not_computed
 from matfl.paper.studies.partial import Tolerant, forget
 from matfl.paper.studies.session import collect_stored
 from matfl.paper.studies.session import stock as stock_of
 from matfl.paper.studies.stock import comparable, seconds_of
+from matfl.paper.studies.store import Record, job_name, write_record
 from matfl.runs.run import Run
 from matfl.runs.store import RunError
 from matfl.runs.workspace import Workspace
@@ -72,6 +75,22 @@ def test_minutes_follow_from_recorded_seconds(place: Workspace) -> None:
     assert same.minutes * 60 * same.cores == pytest.approx(recorded), "the same run on another seed"
     longer = stock_of(Plan(configs=(config("fedavg", rounds=8),)), preset="smoke")
     assert longer.minutes * 60 * longer.cores == pytest.approx(2 * recorded), "another method, twice the rounds"
+
+
+def test_minutes_of_other_results_are_those_of_as_much_work(place: Workspace) -> None:
+    def central(**changes: Any) -> CentralTest:
+        return CentralTest(config=config("single_task", **changes))
+
+    for rounds, seconds in ((4, 30.0), (40, 900.0)):
+        job = central(rounds=rounds)
+        taken = {"seconds": seconds}
+        write_record(
+            place.runs, Record(path=Path(job_name(job)), spec=job.spec(), values={}, arrays={}, provenance=taken)
+        )
+    for rounds, expected in ((4, 30), (8, 60), (20, 450), (80, 1800)):
+        found = stock_of(Plan(jobs=(central(rounds=rounds, seed=3),)), preset="smoke")
+        assert found.minutes * 60 * found.cores == pytest.approx(expected), "of the record with the nearest work"
+    assert math.isnan(stock_of(Plan(jobs=(ConstantAnswers(config=config()),)), preset="smoke").minutes)
 
 
 def test_the_size_is_that_of_a_model_a_client(place: Workspace) -> None:

@@ -40,7 +40,7 @@ EXERCISES: Mapping[str, tuple[Exercise, ...]] = {
         Exercise(
             words="Do tasks give each other more when each has fewer images?",
             parameters={"settings": "images_per_client=50"},
-            minutes=5,
+            minutes=2,
         ),
     ),
     "01_update_tsne": (
@@ -51,7 +51,7 @@ EXERCISES: Mapping[str, tuple[Exercise, ...]] = {
         Exercise(
             words="Stop after two epochs: are directions clear that early?",
             parameters={"epochs": 2, "subsets": 3},
-            minutes=11,
+            minutes=4,
         ),
     ),
     "02_methods": (
@@ -99,11 +99,11 @@ EXERCISES: Mapping[str, tuple[Exercise, ...]] = {
         Exercise(
             words="With a tenth of the learning rate, do partners grow unlike each other later?",
             parameters={"settings": "lr=1e-4"},
-            minutes=6,
+            minutes=10,
         ),
     ),
     "10_scale_privacy_attacks": (
-        Exercise(words="Four seeds: which undecided claims do they decide?", parameters={"seeds": 4}, minutes=12),
+        Exercise(words="Four seeds: which undecided claims do they decide?", parameters={"seeds": 4}, minutes=45),
     ),
     "11_our_best": (
         Exercise(

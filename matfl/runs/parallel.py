@@ -17,6 +17,7 @@ from matfl.core.surroundings import shows_bars
 from matfl.runs.plugins import Carried, adopt, carried
 from matfl.runs.store import RunError, read_state, run_path
 from matfl.runs.workspace import Workspace
+from matfl.tasks.task import pairs
 
 __all__ = ["describe", "register_backend", "train_all", "work", "worker_killed"]
 
@@ -30,7 +31,8 @@ def describe(config: RunConfig) -> str:
 
 def work(config: RunConfig) -> float:
     """Work of a run in arbitrary units: the largest starts first, and others' seconds say how long it may take."""
-    images = config.images_per_client or config.images_train or 2000
+    domains = len({pair.domain for pair in pairs(config.tasks)})
+    images = config.images_per_client or (config.images_train or 1000) * domains / config.num_clients
     size = config.size or 512
     return (
         config.rounds

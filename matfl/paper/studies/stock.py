@@ -174,6 +174,7 @@ def comparable(configs: Iterable[RunConfig], plan: Plan) -> list[RunConfig]:
     return [config for config in stored if _case(config) in have or _case(config) not in base]
 
 
+_SEEDS = ("seed", "data_seed")
 _OWN = ("method", "parameters", "k", "voting_layers", "preset")
 _SERVER = ("server_lr", "server_optimizer", "server_beta1", "server_beta2", "server_tau")
 
@@ -213,24 +214,33 @@ class _Rates:
         return found
 
     @cached_property
-    def kinds(self) -> dict[str, float]:
-        """Mean seconds of the stored results of each kind."""
-        from matfl.paper.studies.store import read_record
+    def seeds(self) -> dict[tuple[object, ...], list[float]]:
+        """Seconds of the finished runs that differ in their seeds alone."""
+        found: dict[tuple[object, ...], list[float]] = {}
+        for config, seconds in self.runs:
+            found.setdefault(_but_seeds(config), []).append(seconds)
+        return found
+
+    @cached_property
+    def kinds(self) -> dict[str, list[tuple[float, float]]]:
+        """(work of its config, seconds) of the stored results of each kind; 1 is the work of those without a config."""
+        from matfl.paper.studies.store import read_record, recorded_config
         from matfl.runs.store import RunError
 
-        seconds: dict[str, list[float]] = {}
+        found: dict[str, list[tuple[float, float]]] = {}
         for path in {path.parent for folder in self.folders for path in folder.glob("*/record.json")}:
             try:
                 record: Record = read_record(path)
-            except RunError:
+                asked = work(recorded_config(record.spec)) if "config" in record.spec else 1.0
+            except (RunError, ValueError):
                 continue
-            seconds.setdefault(path.name.rpartition("-")[0], []).append(record.provenance.get("seconds", 0.0))
-        return {kind: fmean(values) for kind, values in seconds.items()}
+            listed = found.setdefault(path.name.rpartition("-")[0], [])
+            listed.append((asked, record.provenance.get("seconds", 0.0)))
+        return found
 
     def run(self, config: RunConfig) -> float:
         """Core-seconds of a run."""
-        same = [s for other, s in self.runs if replace(other, seed=config.seed, data_seed=config.data_seed) == config]
-        if same:
+        if same := self.seeds.get(_but_seeds(config)):
             return fmean(same)
         alike = [(other, s) for other, s in self.runs if _network(other) == _network(config)]
         for close in ([pair for pair in alike if pair[0].method == config.method], alike, self.runs):
@@ -239,8 +249,20 @@ class _Rates:
         return math.nan
 
     def job(self, job: Job) -> float:
-        """Core-seconds of another result."""
-        return self.kinds.get(job.kind, math.nan)
+        """Core-seconds of another result: those of the stored ones of its kind that ask for about as much work."""
+        config = getattr(job, "config", None)
+        asked = 1.0 if config is None else work(config)
+        stored = self.kinds.get(job.kind, [])
+        if not stored:
+            return math.nan
+        apart = [abs(math.log(other / asked)) for other, _ in stored]
+        nearest = [pair for pair, far in zip(stored, apart, strict=True) if far <= min(apart) + 1e-9]
+        return fmean(seconds / other for other, seconds in nearest) * asked
+
+
+def _but_seeds(config: RunConfig) -> tuple[object, ...]:
+    """What a run shares with those of other seeds; its preset is a name alone."""
+    return tuple(getattr(config, field.name) for field in fields(config) if field.compare and field.name not in _SEEDS)
 
 
 def _network(config: RunConfig) -> tuple[object, ...]:
