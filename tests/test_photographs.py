@@ -70,6 +70,29 @@ def test_photographs_at_hand_are_enough(nowhere) -> None:
     assert photographs.jobs_at_hand() == (), "one data set of two"
 
 
+def test_scores_are_drawn_without_the_photographs_themselves(monkeypatch) -> None:
+    monkeypatch.delenv("MATFL_DATA", raising=False)
+    assert benchmark.splits("photos") == {}
+    assert benchmark.class_tables({}) == {}
+    sentence = benchmark.partition_sentence(benchmark.shares({}, "photos"))
+    assert "`matfl data fetch` brings them" in sentence.text
+
+
+def test_a_partition_is_counted_from_the_pictures_that_are_there(nowhere) -> None:
+    found = benchmark.splits(
+        "smoke", "tasks=outdoor/human_parts,outdoor/sal; images_per_client=0; images_train=16; k=2"
+    )
+    shares = benchmark.shares(found, "smoke", "tasks=outdoor/human_parts,outdoor/sal; images_per_client=0; k=2")
+    usual = shares["images"].mode()[0]
+    text = benchmark.partition_sentence(shares).text
+    assert f"{(shares['images'] == usual).sum()} clients have {usual} training images each" in text
+
+
+def test_no_photograph_is_committed() -> None:
+    root = Path(__file__).parents[1]
+    assert not [path for path in root.glob("figures/photos*/**/*") if "gallery" in path.name]
+
+
 def test_constant_answers_are_stored_once_a_seeds_pictures(nowhere) -> None:
     settings = "tasks=outdoor/sal,indoor/depth; images_train=12; images_val=4; k=2"
     planned = constants.jobs("smoke", seeds=2, settings=settings)

@@ -17,7 +17,7 @@ from matfl.paper.studies import constants, photographs
 from matfl.paper.studies.base import Plan, base_config, regime, report_seeds, setting, sizes
 from matfl.paper.studies.classes import class_table, class_tables
 from matfl.paper.studies.store import Arrays, Record, recorded_config
-from matfl.tasks.task import DOMAINS, parts_of, task_of
+from matfl.tasks.task import DOMAINS, pairs, parts_of, task_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -237,26 +237,35 @@ def pictures(split: Split, indices: Sequence[int]) -> list[tuple[str, list[np.nd
 
 
 def splits(preset: str, settings: str = "") -> dict[str, dict[str, Split]]:
-    """Domain name -> its 'train' and 'val' split, for every domain of the preset."""
+    """Domain name -> its 'train' and 'val' split, for every domain of the preset; none where no photographs are given.
+
+    Scores are drawn from records alone, so a preset of photographs can be looked at without them.
+    """
     from matfl.runs.engine import load_splits
+    from matfl.runs.workspace import Workspace
 
-    return load_splits(base_config(preset, settings))
+    base = base_config(preset, settings)
+    made = all(p.domain.rendered or p.domain.source for p in pairs(base.tasks))
+    return load_splits(base) if made or Workspace().data else {}
 
 
-def shares(preset: str, settings: str = "", *, seed: int = 0) -> pd.DataFrame:
-    """The partition of one seed: columns client, pair, images."""
+def shares(found: Mapping[str, Mapping[str, Split]], preset: str, settings: str = "", *, seed: int = 0) -> pd.DataFrame:
+    """One seed's partition of `splits`: columns client, pair, images; empty without splits."""
     import pandas as pd
 
     from matfl.data import partition
 
     base = base_config(preset, settings)
     config = setting(base, base.tasks, seed=seed)
-    clients = partition(config, {domain: both["train"] for domain, both in splits(preset, settings).items()})
-    return pd.DataFrame([{"client": c.index, "pair": c.pair.name, "images": len(c.images)} for c in clients])
+    clients = partition(config, {domain: both["train"] for domain, both in found.items()}) if found else []
+    rows = [(client.index, client.pair.name, len(client.images)) for client in clients]
+    return pd.DataFrame(rows, columns=["client", "pair", "images"])
 
 
 def partition_sentence(frame: pd.DataFrame) -> Words:
     """A `shares` frame in a sentence: how many images most clients have, and which have another number."""
+    if frame.empty:
+        return Words("The pictures are not at hand: `matfl data fetch` brings them, MATFL_DATA says where they are.")
     usual = int(frame["images"].mode().iloc[0])
     other = frame[frame["images"] != usual]
     listed = [

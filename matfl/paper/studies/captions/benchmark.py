@@ -10,6 +10,7 @@ import numpy as np
 from matfl.paper.names import pair_title, task_title
 from matfl.paper.shown import Caption
 from matfl.paper.studies.captions.basis import INTERVAL, by_name, conditions, letters, marks, recorded, run_words
+from matfl.tasks.task import pair
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,16 +47,18 @@ def gallery(split: Split) -> Caption:
     )
 
 
-def class_frequencies(tables: dict[str, pd.DataFrame], what: str) -> Caption:
-    """Classes of a benchmark."""
+def class_frequencies(tables: dict[str, pd.DataFrame]) -> Caption:
+    """Classes of a benchmark, a table for every class map."""
+    rendered = all(pair(name).domain.rendered for name in tables)
     rarest = {name: table.loc[table["share"].idxmin()] for name, table in tables.items()}
     listed = "; ".join(
         f"{pair_title(name)}: rarest is {row['class_name']} ({100 * row['share']:.2g} %)"
         for name, row in rarest.items()
     )
     return Caption(
-        text=f"How much each class shows in the training pictures of {what}: filled dots are its share of labelled "
-        "pixels, hollow dots the share of pictures that show it; percent on a logarithmic axis. Counted, not sampled.",
+        text="How much each class shows in the training pictures of the "
+        f"{'rendered scenes' if rendered else 'real photographs'}: filled dots are its share of labelled pixels, "
+        "hollow dots the share of pictures that show it; percent on a logarithmic axis. Counted, not sampled.",
         alt=f"Dot plots of class shares, one panel a class map. By pixels, {listed}.",
     )
 
