@@ -30,9 +30,9 @@ ELSEWHERE = {
     r"python -m matfl\.paper\.studies\.readings": ("tests/test_readings.py", "readings"),
     r"python3 -m venv|\. venv/bin/activate|pip install -e": (".ci/run", "pip install --quiet -e"),
     r"pip install .matfl": (".ci/release", 'pip" install'),
-    r"pytest -m .not torture.": (".ci/run", 'pytest -m "not torture"'),
+    r"pytest -n 2 -m .not torture.": (".ci/run", 'pytest -n 2 -m "not torture"'),
     r"pytest -m torture": ("tests/torture/conftest.py", "MATFL_TORTURE"),
-    r"pytest$": (".github/workflows/ci.yml", "pytest"),
+    r"pytest -n 2$": (".github/workflows/ci.yml", "pytest -n 2"),
     r"ruff |mypy|lint-imports": (".ci/run", "lint-imports"),
     r"ray start": ("tests/test_runs.py", "ray.shutdown"),
 }
