@@ -54,6 +54,14 @@ def test_the_best_is_bold_within_its_group_and_references_never_are() -> None:
     assert "Outdoor scenes" not in ours, "a head that stands above is not repeated"
 
 
+def test_means_over_fewer_seeds_are_never_the_best() -> None:
+    frame = pd.DataFrame({"outdoor/sal": [0.40, 0.41, 0.45], "seeds": [5, 5, 3]}, index=["a", "b", "c"])
+    text = Table(frame=frame, caption="").markdown()
+    assert "**0.410**" in text
+    assert "**0.450" not in text
+    assert "**0.450**" in Table(frame=frame.drop(columns="seeds"), caption="").markdown()
+
+
 def test_missing_numbers_and_signs() -> None:
     table = Table(frame=pd.DataFrame({"delta_m": [1.26, -0.5, 0.01, np.nan]}, index=list("abcd")), caption="x")
     assert [table._cell(i, "delta_m") for i in range(4)] == ["+1.3", "-0.5", "0.0", "–"]

@@ -329,7 +329,14 @@ def test_methods_table_differences_and_claims() -> None:
     assert np.isnan(table.loc[("outdoor5", "matfl"), "indoor/depth"])
     differences = methods.compare(runs).set_index(["tasks", "against"])
     assert differences.loc[("outdoor5", "fedavg"), "mean"] == pytest.approx(6.0)
-    words = {claim.text: claim.word for claim in methods.claims(runs)}
+    claims = {claim.text: claim for claim in methods.claims(runs)}
+    for against, text in (("single_task", "MaT-FL beats single-task FL."), ("fedprox", "MaT-FL beats FedProx.")):
+        judged = claims[f"outdoor5: {text}"].parts[0].value
+        assert differences.loc[("outdoor5", against), "p_holm"] == judged.p_holm, "one comparison has one verdict"
+    others = differences.loc["outdoor5"].drop(["single_task", "fedavg", "fedprox"])
+    least = others.loc[others["p"].idxmin()]
+    assert least["p_holm"] == pytest.approx(min(len(others) * least["p"], 1)), "a family of their own"
+    words = {text: claim.word for text, claim in claims.items()}
     assert words["scenes9: MaT-FL beats plain many-task FL."] == "held"
     assert words["scenes9: Plain many-task FL beats single-task FL."] == "not held"
     assert words["outdoor5: MaT-FL beats single-task FL."] == "not held"
@@ -375,10 +382,13 @@ def test_clients_per_task_claims_name_every_scale() -> None:
     assert table.index.get_level_values(0).unique().tolist() == [1, 2, 4]
     claims = clients_per_task.claims(runs)
     assert [claim.word for claim in claims] == ["held"] * 6 + ["undecided"]
-    assert [len(claim.parts) for claim in claims[:2]] == [2, 1], "the paper's numbers of clients, and more of them"
-    family = [part.value for part in claims[0].parts]
-    assert max(value.p_holm for value in family) >= min(2 * min(value.p for value in family), 1)
-    assert claims[1].parts[0].value.p_holm == claims[1].parts[0].value.p
+    papers, further = claims[:3], claims[3:6]
+    assert [len(claim.parts) for claim in papers + further] == [2] * 3 + [1] * 3, "the paper's numbers, and more"
+    for family, size in ((papers, 6), (further, 3)):
+        values = [part.value for claim in family for part in claim.parts]
+        assert len(values) == size
+        least = min(values, key=lambda value: value.p)
+        assert least.p_holm == pytest.approx(min(size * least.p, 1)), "all opponents together"
     assert "; single-task FL 0.5" in claims[-1].note
     assert len(clients_per_task.scores(runs)) == len(runs)
     worse = [
@@ -628,6 +638,24 @@ def test_a_task_s_type_is_compared_with_its_own_neighbours() -> None:
     assert gaps == pytest.approx({"a/semseg": 0.35, "a/edge": 0.15, "b/semseg": -0.1, "b/edge": -0.3})
     found = update_tsne._segmentation_gaps(cosine, labels)
     assert found == pytest.approx({"a/semseg": 0.2, "b/semseg": -0.1})
+
+
+def test_what_is_said_of_tasks_at_large_has_an_interval_over_tasks() -> None:
+    """Two of four tasks against it: not decided, however sure each task's own number is."""
+    names = ["a/semseg", "a/edge", "b/semseg", "b/edge"]
+    matrix = pd.DataFrame(0.3, index=names, columns=names)
+    for one, other, value in (("a/semseg", "b/semseg", 0.5), ("a/edge", "b/edge", 0.2)):
+        matrix.loc[one, other] = matrix.loc[other, one] = value
+    labels = [name for name in names for _ in range(4)]
+    cosine = matrix.loc[labels, labels].to_numpy(copy=True)
+    np.fill_diagonal(cosine, 1)
+    record = updates_record()
+    arrays = {"labels": np.array(labels), "cosine_backbone": cosine, "cos_start": np.zeros(len(labels))}
+    claim = next(c for c in update_tsne.claims(replace(record, arrays=arrays)) if c.text.startswith("A task's updates"))
+    assert claim.parts[0].value.n == 4
+    assert claim.parts[0].value.mean == pytest.approx(0.05)
+    assert claim.word == "undecided"
+    assert "over subsets of their pictures, 0.05 to 0.05" in claim.note
 
 
 def test_friends_are_other_tasks_than_oneself() -> None:

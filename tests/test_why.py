@@ -18,13 +18,13 @@ from matfl.paper.studies.store import Record, job_name
 from matfl.server.methods import METHODS
 from matfl.tasks.task import TASKS
 
-BETTER = {"single_task": 0.0, "fedavg": -4.0, "fedprox": -4.2, "matfl": -0.5}
+BETTER = {"single_task": 0.0, "fedavg": -4.0, "fedprox": -4.2, "matfl": -0.5, "local": -2.0}
 BEST = {"single_task": 1.4142, "fedavg": 2.2361, "fedprox": 2.2361, "matfl": 1.4142}
 
 
 def gain(config: RunConfig) -> float:
     """delta_m that grows to a method's best step by 3 points and falls steeply beyond."""
-    best, noise = BEST[config.method], np.random.default_rng([config.seed, len(config.method)]).normal(0, 0.1)
+    best, noise = BEST.get(config.method, 2.0), np.random.default_rng([config.seed, len(config.method)]).normal(0, 0.1)
     step = config.server_lr
     change = 3 * (step - 1) / (best - 1) if step <= best else 3 - 6 * (step - best)
     return BETTER[config.method] + change + (noise if (config.method, step) != ("single_task", 1) else 0)
@@ -193,6 +193,24 @@ def test_partners_turn_against_each_other(kept: Path) -> None:
     assert set(why.fits(frame)["clients_per_task"]) == {2, 4}
 
 
+def test_local_training_stands_beside_the_cosines_and_nowhere_else(kept: Path) -> None:
+    runs = planned(kept)
+    for run in runs:
+        if run.config.method == "local":
+            np.copyto(run.diagnostics["cosines"], np.float16(0.25))
+    assert {run.config.method for run in why.main_runs(runs)} == {"single_task", "fedavg", "fedprox", "matfl"}
+    table = why.courses(runs).set_index(["method", "seed"])
+    assert list(dict.fromkeys(table.index.get_level_values("method")))[-1] == "local"
+    assert (table.loc["local"] == 0.25).all(axis=None)
+    assert table.loc["matfl", "partners_first"].to_numpy() == pytest.approx(0.25, abs=0.02)
+    assert table.loc["matfl", "partners_last"].to_numpy() == pytest.approx(-0.25, abs=0.02)
+    assert not any(config.method == "local" for config in why.plan("quick").configs)
+    never = [run for run in runs if run.config.method == "local"]
+    (flat,) = why._control_claims(never, "")
+    assert flat.word != "held"
+    assert why._control_claims([], "") == []
+
+
 def test_claims_of_the_explanation(kept: Path) -> None:
     runs = planned(kept)
     choices = why.chosen(runs)[0]
@@ -203,6 +221,8 @@ def test_claims_of_the_explanation(kept: Path) -> None:
     end = found["Under MaT-FL partners are in the end less alike than clients of different tasks."]
     assert end.word == "held"
     assert end.note.startswith("Under plain averaging -0.")
+    never = "Partners' updates grow unlike each other as training goes on where clients are never averaged, too."
+    assert found[never].word == "held"
     few = "With fewer images a client, seen as much oftener, its partner's update is less like its own in the end."
     assert found[few].word != "held"
     assert found["Clients choose the tasks that help them."].parts[0].value.mean > 0.3

@@ -122,7 +122,8 @@ class Table:
     """A frame whose index names the rows, and how it is printed.
 
     The best of a column is bold where its `Column` says which direction is better, within each group: rows with the
-    same index but for its last level. Rows in `references` (last level) are printed in italics and never best.
+    same index but for its last level. Rows in `references` (last level) are printed in italics and never best, nor are
+    rows of fewer `seeds`, if there is such a column, than the most of their group: their means are over other pictures.
     """
 
     frame: pd.DataFrame
@@ -152,6 +153,9 @@ class Table:
             if str(levels[-1]) not in self.references:
                 groups.setdefault(levels[:-1], []).append(i)
         found = set()
+        if "seeds" in self.frame:
+            seeds = self.frame["seeds"].to_numpy()
+            groups = {key: [i for i in rows if seeds[i] == max(seeds[rows])] for key, rows in groups.items()}
         for name in self.frame.columns:
             how = self._column(name)
             for rows in groups.values() if how.better else ():

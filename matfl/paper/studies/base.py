@@ -18,6 +18,7 @@ from matfl.tasks.task import pairs
 __all__ = [
     "BASELINES",
     "DEVELOPMENT",
+    "MARGIN",
     "OURS",
     "SIZES",
     "VARIANTS",
@@ -36,6 +37,9 @@ __all__ = [
     "setting",
     "sizes",
 ]
+
+MARGIN = 1.0
+"""Points of delta_m that count as the same in every claim that two settings hardly differ."""
 
 BASELINES = ("single_task", "fedavg", "fedprox", "matfl")
 """The four rows of the paper's Tables 1 and 2."""
@@ -78,6 +82,8 @@ class Sizes:
     rounds of one epoch gives every client as many steps."""
     few_images: int = 0
     """Images a client in the runs of `09_why` with few of them; 0 leaves them out."""
+    never_averaged: bool = True
+    """Whether local training, whose clients never start from an average, stands beside `09_why`'s cosines."""
     development: int = 2
     """Development seeds on which each method's server step is chosen."""
     trial_seeds: int = 3
@@ -120,6 +126,7 @@ SIZES: dict[str, Sizes] = {
         layers=(2, 8),
         subsets=5,
         variant_subsets=2,
+        never_averaged=False,
         development=1,
         trial_seeds=2,
         trial_rounds=5,

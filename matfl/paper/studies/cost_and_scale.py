@@ -15,6 +15,7 @@ from matfl.paper.claims import AtLeast, Below, Claim, Part, Within
 from matfl.paper.stats import estimate, exact
 from matfl.paper.studies.base import (
     BASELINES,
+    MARGIN,
     Plan,
     base_config,
     chosen_methods,
@@ -370,15 +371,14 @@ def claims(costs: pd.DataFrame, steps: pd.DataFrame, gaps: pd.DataFrame) -> list
         equal = Part(
             statistic=f"delta_m of single-task FL in {chosen} against float32 of the same seed, %",
             value=estimate(same["delta_m"]),
-            rule=Within(round(noise, 1)),
+            rule=Within(MARGIN),
             digits=1,
         )
         result.append(
             Claim(
                 text="In the arithmetic that the device chooses single-task FL ends as good as in float32.",
                 parts=(equal,),
-                note=f"The margin is how far two seeds of float32, whose pictures differ too, are apart on average "
-                f"({noise:.1f} %): it shows no loss of that size, and does not exclude a smaller one.",
+                note=f"Two seeds of float32, whose pictures differ too, are {noise:.1f} % apart on average.",
             )
         )
     return result

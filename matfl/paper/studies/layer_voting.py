@@ -10,7 +10,7 @@ import numpy as np
 from matfl.paper.claims import AtLeast, Claim, Part, Within
 from matfl.paper.stats import chance_of_same_first, estimate
 from matfl.paper.studies import diagnostics
-from matfl.paper.studies.base import Plan, base_config, chosen_numbers, regime, report_seeds, setting, sizes
+from matfl.paper.studies.base import MARGIN, Plan, base_config, chosen_numbers, regime, report_seeds, setting, sizes
 from matfl.paper.studies.grouping_frequency import client_pairs, over_rounds
 from matfl.paper.studies.tables import delta_table, final
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from matfl.runs.run import Run
 
-MARGIN = 1.0
-"""Points of delta_m that count as the same."""
 SIMILAR = 0.5
 """Rank correlation from which two layers' choices count as similar."""
 EARLY = 5

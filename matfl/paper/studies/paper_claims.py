@@ -161,7 +161,7 @@ PAPER_CLAIMS = (
     ),
     PaperClaim(
         place="Figure 6 (section 5.2)",
-        words="The method is not sensitive to which layers vote.",
+        words="The method is not sensitive to which layers vote (judged here by how many of the last ones do).",
         study="06_layer_voting",
         judged_as="The method is not sensitive to the number of voting layers.",
     ),

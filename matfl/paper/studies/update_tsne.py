@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from matfl.config.run_config import RunConfig, override
 from matfl.core.extras import require
 from matfl.paper.claims import Above, AtLeast, Below, Claim, Part, Rule
-from matfl.paper.stats import Estimate, jackknife
+from matfl.paper.stats import Estimate, estimate, jackknife
 from matfl.paper.studies.base import Plan, base_config, regime, setting, sizes
 from matfl.paper.studies.store import Arrays, Record, recorded_config
 from matfl.tasks.task import pairs
@@ -348,7 +348,8 @@ def _similarity(kind: str) -> Callable[[NDArray[np.floating], list[str]], float]
 def claims(record: Record, layers: str = "backbone") -> list[Claim]:
     """Section 3.3: updates cluster by task, task type outweighs domain, every task has friends and enemies.
 
-    Intervals are jackknifed over the subsets: each in turn is left out of every pair.
+    Intervals are jackknifed over the subsets, each in turn left out of every pair; of what is said of tasks at large,
+    they are over tasks.
     """
     labels = [str(name) for name in record.arrays["labels"]]
     cosine_MM = cosines(record, layers)
@@ -374,20 +375,22 @@ def claims(record: Record, layers: str = "backbone") -> list[Claim]:
         )
     ]
     if np.isfinite(found["same_type_other_domain"]):
+        gaps = type_gaps(cosine_MM, labels)
+        over_tasks = Part(
+            statistic="mean cosine with the same type in the other domain minus with the other tasks of its own, over "
+            "the tasks whose type is in both",
+            value=estimate(list(gaps.values())),
+            rule=Above(0),
+        )
+        jackknifed = _over_subsets(lambda c, n: float(np.mean(list(type_gaps(c, n).values()))), cosine_MM, labels)
         result.append(
             Claim(
                 text="A task's updates are more like those of its type on the other data set than like those of other "
                 "tasks on its own.",
-                parts=(
-                    part(
-                        "mean cosine with the same type in the other domain minus with the other tasks of its own, "
-                        "mean over tasks whose type is in both",
-                        lambda c, n: float(np.mean(list(type_gaps(c, n).values()))),
-                        Above(0),
-                    ),
-                ),
-                note="By task "
-                + ", ".join(f"{name} {gap:+.2f}" for name, gap in type_gaps(cosine_MM, labels).items())
+                parts=(over_tasks,),
+                note=f"The interval is over tasks; of these {len(gaps)} alone, over subsets of their pictures, "
+                f"{jackknifed.low:.2f} to {jackknifed.high:.2f}. By task "
+                + ", ".join(f"{name} {gap:+.2f}" for name, gap in gaps.items())
                 + f". Same task {found['same_task']:.2f}.",
                 regime=where,
             )

@@ -40,6 +40,7 @@ __all__ = [
     "PairTest",
     "chosen",
     "claims",
+    "courses",
     "curve",
     "decay",
     "decay_runs",
@@ -75,9 +76,10 @@ class PairTest(benchmark.CentralTest):
 
 def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
     """On five tasks: the paper's four methods and the best rival, each at both steps; MaT-FL with other numbers of
-    clients and images; pairs. The rival is the best one on development seeds; none before these were run.
+    clients and images; local training, whose clients are never averaged; pairs.
 
-    Every run's update lengths and cosines are needed, which records of older versions lack.
+    The rival is the best one on development seeds; none before these were run. Every run's update lengths and cosines
+    are needed, which records of older versions lack.
     """
     base, size = base_config(preset, settings), sizes(preset)
     tasks, report = five_tasks(base), report_seeds(seeds or size.seeds)
@@ -93,11 +95,12 @@ def plan(preset: str, *, seeds: int = 0, settings: str = "") -> Plan:
         for seed in report
     ]
     few = [_few(base, tasks, size.few_images, seed) for seed in report] if size.few_images else []
+    never = [setting(base, tasks, method="local", seed=seed) for seed in report] if size.never_averaged else []
     alone = setting(base, tasks, method="single_task")
     central = [benchmark.CentralTest(config=setting(alone, tasks, seed=seed)) for seed in report]
     pairwise = [PairTest(config=test.config) for test in central]
     runs = server_step.with_own_steps(Plan(configs=tuple(main)))
-    configs = tuple(dict.fromkeys([*runs.configs, *grown, *few]))
+    configs = tuple(dict.fromkeys([*runs.configs, *grown, *few, *never]))
     return merged([Plan(configs=configs, norms=configs, jobs=(*central, *pairwise))])
 
 
@@ -116,6 +119,10 @@ def _few(base: RunConfig, tasks: str, images: int, seed: int) -> RunConfig:
 
 def main_runs(runs: Sequence[Run]) -> list[Run]:
     """The runs of the paper's setting: two clients a task, all of their images, each method at either step."""
+    return [run for run in _usual(runs) if run.config.method != "local"]
+
+
+def _usual(runs: Sequence[Run]) -> list[Run]:
     most = max(_images(run.config) for run in runs)
     return [run for run in runs if run.config.clients_per_task == 2 and _images(run.config) == most]
 
@@ -211,6 +218,27 @@ def decay(runs: Sequence[Run]) -> pd.DataFrame:
             )
         )
     return pd.concat(frames, ignore_index=True)
+
+
+def courses(runs: Sequence[Run]) -> pd.DataFrame:
+    """How alike updates are at first and at last under each method at step 1, local training's never averaged clients
+    among them: a row a run.
+
+    Columns: method, seed; partners_first, partners_last, others_first, others_last, mean cosines in the first and the
+    last sixth of the rounds.
+    """
+    import pandas as pd
+
+    rows = []
+    for run in _usual(runs):
+        if run.config.server_lr != 1:
+            continue
+        frame, row = decay([run]), {"method": run.config.method, "seed": run.config.seed}
+        for column in ("partners", "others"):
+            blocks = _blocks(frame, column)[0]
+            row |= {f"{column}_first": blocks[0], f"{column}_last": blocks[-1]}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def fits(frame: pd.DataFrame, column: str = "partners") -> pd.DataFrame:
@@ -319,7 +347,10 @@ def needs(runs: Sequence[Run]) -> pd.DataFrame:
         "delta_m": "delta_m (%)",
     }
     rows = [(titles[name], plain[name], ours[name], alone[name]) for name in columns]
-    for name, title in (("chosen", "partners among friends"), ("partners", "cosine of partners")):
+    config = main_runs(runs)[0].config
+    chance = (config.k - 1) / (config.num_clients - 1)
+    among = f"partners among friends (by chance {chance:.2f})"
+    for name, title in (("chosen", among), ("partners", "cosine of partners")):
         last = float(_blocks(course, name)[:, -1].mean())
         rows.insert(-1, (f"{title}, last sixth of the rounds", np.nan, last, np.nan))
     return pd.DataFrame(rows, columns=["quantity", "plain", "matfl", "alone"]).set_index("quantity")
@@ -332,6 +363,7 @@ def claims(runs: Sequence[Run], records: Sequence[Record]) -> list[Claim]:
     return [
         *_dilution_claims(steps, len(pairs(runs[0].config.tasks)), _plain_course(runs), where),
         *_decay_claims(decay(decay_runs(runs)), decay(_plain(runs)), where),
+        *_control_claims([run for run in _usual(runs) if run.config.method == "local"], where),
         *_choice_claims(helps(records), chosen(runs), where),
     ]
 
@@ -478,6 +510,32 @@ def _decay_claims(frame: pd.DataFrame, plain: pd.DataFrame, where: str) -> list[
             )
         )
     return result
+
+
+def _control_claims(never: Sequence[Run], where: str) -> list[Claim]:
+    """Whether it takes the start from an average; `never` are runs whose clients are never averaged."""
+    if not never:
+        return []
+    frame = decay(never)
+    partners, others = _blocks(frame, "partners"), _blocks(frame, "others")
+    return [
+        Claim(
+            text="Partners' updates grow unlike each other as training goes on where clients are never averaged, too.",
+            parts=(
+                Part(
+                    statistic="trend of the partners' mean cosine over the rounds under local training (monotone "
+                    "contrast)",
+                    value=trend(partners),
+                    rule=Below(0),
+                    digits=3,
+                ),
+            ),
+            note=f"From {partners[:, 0].mean():.2f} in the first sixth to {partners[:, -1].mean():.2f} in the last, "
+            f"different tasks' from {others[:, 0].mean():.2f} to {others[:, -1].mean():.2f}. Where this "
+            "holds, a start from their average is not what it takes.",
+            regime=where,
+        )
+    ]
 
 
 def _choice_claims(gains: dict[int, pd.DataFrame], choices: dict[int, pd.DataFrame], where: str) -> list[Claim]:

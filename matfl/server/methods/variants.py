@@ -145,8 +145,9 @@ class MatflSelf(Method):
 class MatflTask(Method):
     """Algorithm 1 between tasks: each task's mean update votes, and its clients take their friends' means.
 
-    Partners start from the average of their models and pull back to their own optima, antiparallel to each other; in
-    the mean of a task's updates that cancels, and what is left is the task's own direction.
+    Partners start from the average of their models, so whatever pulls each back to its own optimum is antiparallel; in
+    the mean of a task's updates that cancels, as the noise of batches does in part, and what is left is the task's own
+    direction. (Notebook 09 does not find that pull to be what makes partners' updates unlike.)
     """
 
     name = "matfl_task"

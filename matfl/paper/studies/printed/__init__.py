@@ -20,6 +20,7 @@ from matfl.paper.studies.printed.comparison import (
 from matfl.paper.studies.printed.diagnostics import (
     agreement,
     choices,
+    courses,
     dilution,
     fits,
     grouping,
@@ -60,6 +61,7 @@ __all__ = [
     "compared",
     "contest",
     "costs",
+    "courses",
     "dilution",
     "fits",
     "grouping",

@@ -82,8 +82,13 @@ def methods(
     spread.index = frame.index
     frame = frame.drop(columns="delta_m_sd")
     full = _with_constant(frame, levels)
+    uneven = frame.groupby("tasks")["seeds"].nunique().max() > 1
+    note = " Rows of fewer seeds are means over fewer pictures, and never bold." if uneven else ""
     return Table(
-        frame=full, spread=spread.reindex(full.index), references=(CONSTANT,), caption=f"{about}; {described(runs)}."
+        frame=full,
+        spread=spread.reindex(full.index),
+        references=(CONSTANT,),
+        caption=f"{about}; {described(runs)}.{note}",
     )
 
 
@@ -188,7 +193,11 @@ def compared(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     """Notebook 02: differences paired by seed."""
     rows = frame.drop(columns=["method"]).set_index(["tasks", "against"])
     configs = [run.config for run in runs]
-    return Table(frame=rows, caption=f"delta_m of MaT-FL minus that of each other method. Run: {conditions(configs)}.")
+    return Table(
+        frame=rows,
+        caption="delta_m of MaT-FL minus that of each other method; p by Holm over the paper's own comparisons of a "
+        f"task set, and apart from these over all others. Run: {conditions(configs)}.",
+    )
 
 
 def by_task(frame: pd.DataFrame, about: str) -> Table:

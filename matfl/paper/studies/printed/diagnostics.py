@@ -26,6 +26,7 @@ __all__ = [
     "STATISTICS",
     "agreement",
     "choices",
+    "courses",
     "dilution",
     "fits",
     "grouping",
@@ -211,6 +212,23 @@ def fits(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     columns = tuple((name, Column(title=name, digits=3)) for name in ("decay", "limit"))
     return Table(
         frame=means, columns=columns, caption=f"The closed form fitted to partners' cosines, mean; {count(runs)}."
+    )
+
+
+def courses(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
+    """Notebook 09: partners' and others' cosines at first and at last, by method."""
+    titles = {"partners": "same task", "others": "other tasks"}
+    columns = tuple(
+        (f"{name}_{when}", Column(title=f"{title}, {when} sixth", digits=3))
+        for name, title in titles.items()
+        for when in ("first", "last")
+    )
+    never = "; clients of local training are never averaged" if "local" in set(frame["method"]) else ""
+    return Table(
+        frame=frame.drop(columns="seed").groupby("method", sort=False).mean(),
+        columns=columns,
+        caption="Mean cosine of two clients' updates in the first and the last sixth of the rounds, by method at "
+        f"step 1{never}; {count(runs)}.",
     )
 
 
