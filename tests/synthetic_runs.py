@@ -68,7 +68,7 @@ def diagnostics(config: RunConfig, rounds: int = 3, *, perfect: bool = True, see
     np.put_along_axis(friends, chosen, True, axis=-1)
     weights = np.where(friends, similarity.mean(1), 0)
     weights /= weights.sum(-1, keepdims=True)
-    # Partners' whole updates start alike and end opposite, as the pull away from their average makes them.
+    # Partners' whole updates start alike and end opposite.
     course = np.linspace(0.3, -0.3, rounds)[:, None, None] if rounds > 1 else np.zeros((1, 1, 1))
     cosines = np.where(same[None], course, 0.02) + np.zeros((rounds, n, n))
     cosines[:, np.arange(n), np.arange(n)] = 1

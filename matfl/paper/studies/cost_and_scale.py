@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -378,7 +379,9 @@ def claims(costs: pd.DataFrame, steps: pd.DataFrame, gaps: pd.DataFrame) -> list
             Claim(
                 text="In the arithmetic that the device chooses single-task FL ends as good as in float32.",
                 parts=(equal,),
-                note=f"Two seeds of float32, whose pictures differ too, are {noise:.1f} % apart on average.",
+                note=""
+                if math.isnan(noise)
+                else f"Two seeds of float32, whose pictures differ too, are {noise:.1f} % apart on average.",
             )
         )
     return result

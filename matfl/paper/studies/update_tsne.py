@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -349,7 +350,7 @@ def claims(record: Record, layers: str = "backbone") -> list[Claim]:
     """Section 3.3: updates cluster by task, task type outweighs domain, every task has friends and enemies.
 
     Intervals are jackknifed over the subsets, each in turn left out of every pair; of what is said of tasks at large,
-    they are over tasks.
+    they are over types of task.
     """
     labels = [str(name) for name in record.arrays["labels"]]
     cosine_MM = cosines(record, layers)
@@ -376,10 +377,13 @@ def claims(record: Record, layers: str = "backbone") -> list[Claim]:
     ]
     if np.isfinite(found["same_type_other_domain"]):
         gaps = type_gaps(cosine_MM, labels)
-        over_tasks = Part(
+        by_type: dict[str, list[float]] = {}
+        for name, gap in gaps.items():
+            by_type.setdefault(name.partition("/")[2], []).append(gap)
+        over_types = Part(
             statistic="mean cosine with the same type in the other domain minus with the other tasks of its own, over "
-            "the tasks whose type is in both",
-            value=estimate(list(gaps.values())),
+            "the types that are in both",
+            value=estimate([fmean(values) for values in by_type.values()]),
             rule=Above(0),
         )
         jackknifed = _over_subsets(lambda c, n: float(np.mean(list(type_gaps(c, n).values()))), cosine_MM, labels)
@@ -387,8 +391,8 @@ def claims(record: Record, layers: str = "backbone") -> list[Claim]:
             Claim(
                 text="A task's updates are more like those of its type on the other data set than like those of other "
                 "tasks on its own.",
-                parts=(over_tasks,),
-                note=f"The interval is over tasks; of these {len(gaps)} alone, over subsets of their pictures, "
+                parts=(over_types,),
+                note="The interval is over types, whose tasks share a cosine; over subsets of their pictures "
                 f"{jackknifed.low:.2f} to {jackknifed.high:.2f}. By task "
                 + ", ".join(f"{name} {gap:+.2f}" for name, gap in gaps.items())
                 + f". Same task {found['same_task']:.2f}.",
