@@ -120,7 +120,7 @@ def test_a_plugin_works_from_the_command_line_and_in_worker_processes(tmp_path, 
         text=True,
         check=False,
         env=env,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     configs = [tiny(method="remembering", rounds=1, seed=seed) for seed in range(2)]
@@ -156,7 +156,7 @@ if __name__ == "__main__":
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
     )

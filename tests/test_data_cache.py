@@ -104,7 +104,7 @@ def test_killed_at_random_with_worker_processes(data: Path, tmp_path: Path) -> N
 
 def test_of_two_processes_one_decodes_and_both_have_all(data: Path, tmp_path: Path) -> None:
     processes = [start(data, tmp_path / "cache", 0.1) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    outputs = [process.communicate(timeout=300)[0].splitlines() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(lines.count("decoding") for lines in outputs) == [0, 6]
     assert outputs[0][-1] == outputs[1][-1]

@@ -58,7 +58,7 @@ def wait_for(condition, seconds: float = 60.0) -> None:
 def test_two_processes_share_the_units_of_a_job(tmp_path):
     numbers = (1, 2, 3, 4, 5, 6)
     both = [computing(tmp_path, numbers=numbers, seconds=0.4) for _ in range(2)]
-    results = [process.communicate(timeout=120) for process in both]
+    results = [process.communicate(timeout=300) for process in both]
     assert [out for out, _ in results] == ["[1, 4, 9, 16, 25, 36]\n"] * 2, results
     assert sorted(units(tmp_path)) == [str(n) for n in numbers], "no unit is computed twice"
 

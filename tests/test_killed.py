@@ -63,7 +63,7 @@ def test_a_run_that_is_killed_within_a_round_ends_with_the_same_bytes(case, tmp_
     for stored, number in ((1, 2), (3, 4)):
         given = json.dumps([case, str(tmp_path / "killed"), str(cache), number])
         command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), given]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
         assert engine.store.stored_round(tmp_path / "killed", config) == stored
     engine.run(config, tmp_path / "killed", device="cpu", cache_dir=cache)

@@ -300,7 +300,7 @@ def test_a_plugin_s_task_and_domain_on_the_command_line(tmp_path):
     def matfl(*words: str, plugins: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "matfl", *words]
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=300, env={**environment, PLUGINS: plugins}
+            command, capture_output=True, text=True, check=False, timeout=900, env={**environment, PLUGINS: plugins}
         )
 
     done = matfl("run", "smoke", *arguments, *places, plugins="own_plugin")

@@ -61,7 +61,7 @@ def installed(tmp_path_factory) -> Path:
     """A folder with what the wheel installs."""
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT]
-    subprocess.run(build, check=True, timeout=300)
+    subprocess.run(build, check=True, timeout=900)
     (wheel,) = folder.glob("*.whl")
     assert wheel.stat().st_size < SIZE
     with zipfile.ZipFile(wheel) as archive:
@@ -91,7 +91,7 @@ def test_the_wheel_redraws_without_training(installed, tmp_path):
         "--out",
         tmp_path / "figures",
     ]
-    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "figures" / "how_matfl_decides_round.png").exists()
     assert not list((tmp_path / "runs").glob("*/config.json"))
