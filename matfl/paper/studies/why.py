@@ -12,7 +12,7 @@ import numpy as np
 from matfl.config.run_config import RunConfig
 from matfl.paper import dilution
 from matfl.paper.claims import Above, AtLeast, Below, Claim, Part, Within
-from matfl.paper.stats import estimate, mantel, trend
+from matfl.paper.stats import chance_of_choice, estimate, mantel, trend
 from matfl.paper.studies import benchmark, diagnostics, server_step
 from matfl.paper.studies.base import (
     BASELINES,
@@ -348,8 +348,7 @@ def needs(runs: Sequence[Run]) -> pd.DataFrame:
     }
     rows = [(titles[name], plain[name], ours[name], alone[name]) for name in columns]
     config = main_runs(runs)[0].config
-    chance = (config.k - 1) / (config.num_clients - 1)
-    among = f"partners among friends (by chance {chance:.2f})"
+    among = f"partners among friends (by chance {chance_of_choice(config.k, config.num_clients):.2f})"
     for name, title in (("chosen", among), ("partners", "cosine of partners")):
         last = float(_blocks(course, name)[:, -1].mean())
         rows.insert(-1, (f"{title}, last sixth of the rounds", np.nan, last, np.nan))
