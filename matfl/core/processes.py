@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from typing import Any
@@ -13,13 +14,18 @@ _watched: set[int] = set()
 
 
 def child_of_this() -> dict[str, Any]:
-    """Options of `joblib.parallel_config(backend="loky")`: each worker ends with this process, also before any work."""
-    return {"initializer": _child_of, "initargs": (os.getpid(),)}
+    """Options of `joblib.parallel_config(backend="loky")`: each worker ends with this process, also before any work.
+
+    joblib keeps workers for the next call with the same options. The path is one of them, so that a module which
+    became importable in between, a plug-in say, meets new workers, which find it.
+    """
+    return {"initializer": _child_of, "initargs": (os.getpid(), tuple(sys.path))}
 
 
-def _child_of(parent: int) -> None:
+def _child_of(parent: int, path: tuple[str, ...]) -> None:
     if os.getppid() != parent:  # it was killed while this process was starting
         os._exit(1)
+    sys.path[:] = path
     end_with(parent)
 
 
