@@ -1,15 +1,17 @@
 """Runs whose method or server keeps something from round to round, killed in the middle of one and gone on with."""
 
-import json
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from tiny import contents, tiny
 
+from matfl.client import training
 from matfl.runs import engine
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["matfl.runs.engine"])
 
 CHANGES = {"participation": 0.75, "evaluate_every": 3, "rounds": 4}
 CASES = {
@@ -22,31 +24,24 @@ CASES = {
     "several tasks": {"tasks": "outdoor/semseg+sal,indoor/depth", "balance": "pcgrad", "method": "scaffold"},
 }
 
-KILLED = """
-import json, os, signal, sys
-
-sys.path.insert(0, sys.argv[1])
-from test_killed import config_of
-from matfl.client import training
-from matfl.runs import engine
-
-case, folder, cache, round_number = json.loads(sys.argv[2])
-intact, trained = training.train, []
-
-def train(*args, round, **others):
-    if round == round_number:
-        trained.append(others["client"])
-        if len(trained) == 2:  # its first client of the round is done
-            os.kill(os.getpid(), signal.SIGKILL)
-    return intact(*args, round=round, **others)
-
-training.train = train
-engine.run(config_of(case), folder, device="cpu", cache_dir=cache)
-"""
-
 
 def config_of(case):
     return tiny(**CASES[case], **CHANGES)
+
+
+def run_until_killed(case, folder, cache, number):
+    """The run in a process of its own, killed in a round once its first client there is done."""
+    intact, trained = training.train, []
+
+    def train(*args, round, **others):
+        if round == number:
+            trained.append(others["client"])
+            if len(trained) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return intact(*args, round=round, **others)
+
+    training.train = train
+    engine.run(config_of(case), folder, device="cpu", cache_dir=cache)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +56,10 @@ def test_a_run_that_is_killed_within_a_round_ends_with_the_same_bytes(case, tmp_
     config = config_of(case)
     engine.run(config, tmp_path / "alone", device="cpu", cache_dir=cache)
     for stored, number in ((1, 2), (3, 4)):
-        given = json.dumps([case, str(tmp_path / "killed"), str(cache), number])
-        command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), given]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+        process = PROCESSES.Process(target=run_until_killed, args=(case, tmp_path / "killed", cache, number))
+        process.start()
+        process.join(900)
+        assert process.exitcode == -signal.SIGKILL
         assert engine.store.stored_round(tmp_path / "killed", config) == stored
     engine.run(config, tmp_path / "killed", device="cpu", cache_dir=cache)
     assert contents(tmp_path / "killed") == contents(tmp_path / "alone")
