@@ -105,6 +105,22 @@ def test_every_rival():
     assert (abs(others.to_numpy() - there) <= 0.05).all()
 
 
+def test_rivals_on_photographs():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    compared = records("photos", "02_methods_table_compare").set_index("against")
+    for against, words in (("local", "local training"), ("pcgrad", "PCGrad"), ("fedhca2", "FedHCA2")):
+        row = compared.loc[against]
+        assert "{} ({:+.1f}; {:.1f} to {:.1f})".format(words, *row[["mean", "low", "high"]]) in text
+        assert f"{row['p_holm']:.3f}" == "0.016"
+    after, before = (
+        records("photos", f"02_methods_table_{name}").set_index("method")["delta_m"] for name in ("methods", "local")
+    )
+    assert f"stands {-after['local']:.1f} points above local training" in text
+    assert "plain many-task FL ({fedavg:.1f}) and PCGrad ({pcgrad:.1f})".format(**after) in text
+    assert f"FedHCA2's {after['fedhca2']:.1f}" in text
+    assert "it stands at {fedhca2:.1f} and MaT-FL at {matfl:.1f}".format(**before) in text
+
+
 def test_what_sharing_gives_without_federation():
     shown = table("docs/results.md", "with its domain's tasks")
     measured = records("scenes", "00_benchmark_transfer").groupby(["sharing", "pair"])["gain"].mean()
