@@ -105,6 +105,20 @@ def test_every_rival():
     assert (abs(others.to_numpy() - there) <= 0.05).all()
 
 
+def test_each_difference_of_the_papers_protocol():
+    shown = table("docs/results.md", "as in the paper")
+    measured = records("scenes", "02_methods_table_one_by_one").set_index(["as in the paper", "method"])
+    assert list(shown.index) == list(dict.fromkeys(measured.index.get_level_values(0)))
+    for words, cells in shown.iterrows():
+        for method, cell in cells.items():
+            assert_shown(cell, list(measured.loc[(words, METHODS[method]), ["delta_m", "low", "high"]]))
+    assert (measured.xs("fedavg", level="method")["high"] < 0).all()
+    assert (measured.xs("matfl", level="method")["high"] > 0).all()
+    level = measured.xs("single_task", level="method")["outdoor/semseg"]
+    assert (round(level["none"], 3), round(level["10 local epochs at 1e-4"], 3)) == (0.148, 0.113)
+    assert (level.drop(["10 local epochs at 1e-4", "all of these"]) >= 0.145).all()
+
+
 def test_rivals_on_photographs():
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     compared = records("photos", "02_methods_table_compare").set_index("against")

@@ -26,6 +26,7 @@ from matfl.paper.studies import (
     k_sweep,
     layer_voting,
     methods,
+    printed,
     server_step,
     tables,
     update_tsne,
@@ -147,7 +148,8 @@ def test_studies_share_their_runs() -> None:
     seeds = {**dict.fromkeys(sizes("scenes").rivals, 3), **dict.fromkeys(BASELINES, 5)}
     chosen = [case for steps in server_step.frozen()["scenes"]["steps"].values() for case in steps.items()]
     own = sum(seeds.get(method, 0) for method, step in chosen if step != 1)
-    assert len(table1) == 2 * (4 * 5 + 3) + 14 * 3 + 4 * 3 + own
+    protocols = 4 * 3 + 3 * 3 * 3
+    assert len(table1) == 2 * (4 * 5 + 3) + 14 * 3 + protocols + own
 
 
 def test_every_seed_has_pictures_of_its_own() -> None:
@@ -321,7 +323,7 @@ def test_mean_votes_leave_out_who_was_absent() -> None:
 
 
 def test_methods_table_differences_and_claims() -> None:
-    usual, _ = methods.apart(runs_of(methods.plan("scenes", seeds=3), spread=0.2))
+    usual, *_ = methods.apart(runs_of(methods.plan("scenes", seeds=3), spread=0.2))
     runs, _ = server_step.by_step(usual)
     table = methods.table(runs)
     assert table.loc[("scenes9", "fedavg"), "delta_m"] == pytest.approx(-6.8)
@@ -348,14 +350,55 @@ def test_methods_table_differences_and_claims() -> None:
 
 def test_the_papers_protocol_is_a_row_of_its_own() -> None:
     runs = runs_of(methods.plan("scenes"))
-    usual, papers = methods.apart(runs)
+    usual, _, papers = methods.apart(runs)
     assert {run.config.method for run in papers} == set(BASELINES)
     assert {(run.config.heads, run.config.lr, run.config.local_epochs) for run in papers} == {("local", 1e-4, 10)}
-    assert {run.config.heads for run in usual} == {"task"}
+    assert {(run.config.heads, run.config.lr, run.config.loss_weights) for run in usual} == {("task", 1e-3, "field")}
     table = methods.table(papers, kind="local")
     assert list(table.index) == [("outdoor5", name) for name in BASELINES]
     assert table.loc[("outdoor5", "fedavg"), "delta_m"] == pytest.approx(-7)
-    assert methods.apart(runs_of(methods.plan("quick")))[1] == []
+    quick_runs = runs_of(methods.plan("quick"))
+    assert methods.apart(quick_runs) == (quick_runs, {}, [])
+
+
+def test_each_difference_of_the_papers_protocol_alone() -> None:
+    runs = runs_of(methods.plan("scenes"), spread=0.2)
+    usual, alone, papers = methods.apart(runs)
+    assert len(usual) + sum(map(len, alone.values())) + len(papers) == len(runs)
+    first = usual[0].config
+    for words, found in alone.items():
+        for config in (run.config for run in found):
+            changed = {name: getattr(config, name) for name in methods.PROTOCOL}
+            assert changed == {name: getattr(first, name) for name in methods.PROTOCOL} | methods.DIFFERENCES[words]
+            assert config.rounds * config.local_epochs == first.rounds * first.local_epochs, "as many steps"
+    rows = methods.one_by_one(server_step.by_step(usual)[0], alone, papers)
+    assert list(rows) == ["none", "scores before aggregation", *methods.DIFFERENCES, "all of these"]
+    assert [kind for _, kind in rows.values()] == ["global", "local", "global", "global", "global", "local"]
+    cases = [{(r.config.method, r.config.tasks, r.config.seed) for r in found} for found, _ in rows.values()]
+    assert all(case == cases[0] for case in cases), "the same pictures"
+    table = printed.one_by_one(rows)
+    assert table.frame.loc[("no loss weights", "fedavg"), "delta_m"] == pytest.approx(-6.8)
+    assert table.spread is not None
+    assert table.spread.loc[("none", "matfl"), "delta_m"] == pytest.approx(0.2)
+    shown = table.frame.loc[("all of these", "matfl"), ["low", "high"]].to_numpy(float)
+    expected = estimate([-1.0, -0.8, -0.6])
+    assert shown == pytest.approx([expected.low, expected.high])
+    assert table.frame.loc[("none", "single_task"), ["low", "high"]].isna().all()
+    assert methods.one_by_one(usual, {}, papers) == {}, "no difference alone"
+
+
+def test_what_settings_make_the_papers_is_no_difference() -> None:
+    plan = methods.plan("smoke", settings="heads=local")
+    assert len({config.name for config in plan.configs}) == len(plan.configs), "no run twice"
+    usual, alone, papers = methods.apart(runs_of(plan))
+    assert {run.config.heads for run in usual} == {"local"}
+    assert list(alone) == ["no loss weights", "10 local epochs at 1e-4"]
+    assert {run.config.method for run in papers} == set(BASELINES)
+    assert {run.config.heads for found in alone.values() for run in found} == {"local"}
+    one_left = runs_of(methods.plan("smoke", settings="heads=local; loss_weights=none"))
+    assert [len(found) for found in methods.apart(one_left)[1:]] == [0, 4], "the last difference is all of them"
+    none_left = "heads=local; loss_weights=none; lr=1e-4; local_epochs=10"
+    assert [len(found) for found in methods.apart(runs_of(methods.plan("smoke", settings=none_left)))[1:]] == [0, 0]
 
 
 def test_all_metrics_keep_every_metric_and_kind() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from matfl.config.run_config import RunConfig
 from matfl.paper.claims import Above, Claim, Part, Within
 from matfl.paper.names import STAND_IN
 from matfl.paper.stats import Estimate, bootstrap_interval, estimate, holm_adjusted, paired
@@ -43,6 +44,7 @@ __all__ = [
     "compare",
     "curves",
     "deltas",
+    "one_by_one",
     "plan",
     "table",
     "tasks_apart",
@@ -72,18 +74,28 @@ PAPER: dict[tuple[str, int], dict[str, dict[str, float]]] = {
 }
 """The paper's Tables 1 and 2 by (task set, clients per task), method and pair."""
 
-PROTOCOL: dict[str, Any] = {"heads": "local", "loss_weights": "none", "lr": 1e-4, "local_epochs": 10}
-"""What the paper and its authors' code do otherwise: each client keeps its head, losses have no weights, 10 local
-epochs of a smaller learning rate; and scores are taken before aggregation (`kind="local"`)."""
+DIFFERENCES: dict[str, dict[str, Any]] = {
+    "heads stay with clients": {"heads": "local"},
+    "no loss weights": {"loss_weights": "none"},
+    "10 local epochs at 1e-4": {"lr": 1e-4, "local_epochs": 10},
+}
+"""Settings in which the paper and its authors' code differ from this package's. That scores are taken before
+aggregation (`kind="local"`) is the fourth difference, and no setting of a run."""
+
+PROTOCOL: dict[str, Any] = {name: value for change in DIFFERENCES.values() for name, value in change.items()}
+"""All of them at once."""
+
+ONE_BY_ONE = ("single_task", "fedavg", "matfl")
+"""Methods that also run with each of `DIFFERENCES` alone."""
 
 
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: int = 0, settings: str = "") -> Plan:
     """Every method on every task set, once a seed; single-task FL is always among them, as delta_m's baseline.
 
     Methods with a server step of their own run at that one as well. Where the preset says for how many rounds, the
-    paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks: `apart` tells them from the
-    others. Constant answers are the tables' lowest row; predictions of the first seed are drawn where they are at hand
-    (`matfl.paper.studies.predictions`).
+    paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks, and three of them with each of
+    its `DIFFERENCES` alone: `apart` tells these from the others. Constant answers are the tables'
+    lowest row; predictions of the first seed are drawn where they are at hand (`matfl.paper.studies.predictions`).
     """
     size = sizes(preset)
     compared = _compared(methods, (*size.variants, *size.rivals))
@@ -99,20 +111,25 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
         ]
     configs = list(with_own_steps(Plan(configs=tuple(configs))).configs)
     if size.protocol_rounds and not methods and not tasks:
-        configs += [
-            setting(
-                base,
-                five_tasks(base),
-                k=k,
-                seed=seed,
-                **{"method": name, "rounds": size.protocol_rounds, **PROTOCOL, **own[name]},
-            )
-            for name in BASELINES
-            for seed in report_seeds(seeds or size.seeds)
-        ]
+        for names, change in _protocols(base):
+            rounds = size.protocol_rounds if "local_epochs" in change else base.rounds  # as many steps
+            configs += [
+                setting(
+                    base, five_tasks(base), k=k, seed=seed, **{"method": name, "rounds": rounds, **change, **own[name]}
+                )
+                for name in names
+                for seed in report_seeds(seeds or size.seeds)
+            ]
     shown = () if methods or tasks or k or settings else predictions.jobs_at_hand(preset)
     chance = levels_jobs(preset, seeds=seeds or size.main_seeds, settings=settings)
     return Plan(configs=tuple(configs), jobs=(*chance, *shown))
+
+
+def _protocols(base: RunConfig) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Methods and changes of `base` towards the paper's protocol: all of it, then each part that is not all of it."""
+    parts = [part for part in DIFFERENCES.values() if any(getattr(base, name) != part[name] for name in part)]
+    single = [(ONE_BY_ONE, part) for part in parts] if len(parts) > 1 else []
+    return [(BASELINES, PROTOCOL), *single] if parts else []
 
 
 def _compared(methods: str, others: Sequence[str]) -> tuple[str, ...]:
@@ -121,13 +138,48 @@ def _compared(methods: str, others: Sequence[str]) -> tuple[str, ...]:
     return names if "single_task" in names else ("single_task", *names)
 
 
-def apart(runs: Sequence[R]) -> tuple[list[R], list[R]]:
-    """The runs under this package's protocol, and those under the paper's.
+def apart(runs: Sequence[R]) -> tuple[list[R], dict[str, list[R]], list[R]]:
+    """A plan's runs: under its own protocol, with each of `DIFFERENCES` alone by its words, and under the paper's.
 
-    Scores of the latter are of kind 'local', each client's model right after local training.
+    The first run's protocol is the plan's own; what it shares with the paper's is no difference. Scores under the
+    paper's are of kind 'local', each client's model right after local training.
     """
-    paper = [all(getattr(run.config, name) == value for name, value in PROTOCOL.items()) for run in runs]
-    return [r for r, own in zip(runs, paper) if not own], [r for r, own in zip(runs, paper) if own]
+    usual: list[R] = []
+    alone: dict[str, list[R]] = {}
+    papers: list[R] = []
+    for run in runs:
+        changed = {name for name in PROTOCOL if getattr(run.config, name) != getattr(runs[0].config, name)}
+        words = [text for text, change in DIFFERENCES.items() if changed & set(change)]
+        if not words:
+            usual.append(run)
+        elif all(getattr(run.config, name) == value for name, value in PROTOCOL.items()):
+            papers.append(run)
+        else:
+            alone.setdefault(words[0], []).append(run)
+    return usual, alone, papers
+
+
+def one_by_one(
+    usual: Sequence[RunLike], alone: Mapping[str, Sequence[RunLike]], papers: Sequence[RunLike]
+) -> dict[str, tuple[list[RunLike], str]]:
+    """Runs and kind of score by what they do as the paper does, from nothing over each difference to all of them.
+
+    Methods are `ONE_BY_ONE`, tasks and seeds those of the differences' runs, so that all rows are of the same
+    pictures. Empty where no difference was run alone.
+    """
+    cases = {(run.config.tasks, run.config.seed) for runs in alone.values() for run in runs}
+
+    def chosen(runs: Sequence[RunLike]) -> list[RunLike]:
+        of = [run for run in runs if run.config.method in ONE_BY_ONE]
+        return [run for run in of if (run.config.tasks, run.config.seed) in cases]
+
+    every = {
+        "none": (chosen(usual), "global"),
+        "scores before aggregation": (chosen(usual), "local"),
+        **{words: (chosen(runs), "global") for words, runs in alone.items()},
+        "all of these": (chosen(papers), "local"),
+    }
+    return {words: found for words, found in every.items() if found[0]}
 
 
 def deltas(runs: Sequence[RunLike], *, kind: str = "global", reference: Sequence[RunLike] = ()) -> pd.DataFrame:

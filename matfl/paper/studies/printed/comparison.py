@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +33,7 @@ __all__ = [
     "costs",
     "k_sweep",
     "methods",
+    "one_by_one",
     "paper_layout",
     "server",
     "steps",
@@ -89,6 +90,29 @@ def methods(
         spread=spread.reindex(full.index),
         references=(CONSTANT,),
         caption=f"{about}; {described(runs)}.{note}",
+    )
+
+
+def one_by_one(found: Mapping[str, tuple[Sequence[RunLike], str]], levels: pd.DataFrame | None = None) -> Table:
+    """Notebook 02: `matfl.paper.studies.methods.one_by_one`, a group of rows a difference; constants in the first."""
+    import pandas as pd
+
+    frames: dict[str, pd.DataFrame] = {}
+    spreads: dict[str, pd.DataFrame | None] = {}
+    for words, (runs, kind) in found.items():
+        table = methods(runs, None if frames else levels, kind=kind)
+        means = summary(deltas(runs, kind=kind), ["tasks", "method"], "delta_m").set_index(["tasks", "method"])
+        bounds = means.loc[means["sd"] > 0, ["low", "high"]].reindex(table.frame.index)  # the baseline has none
+        frames[words] = table.frame.drop(columns="seeds").join(bounds)
+        spreads[words] = table.spread
+    names = ["as in the paper", "tasks", "method"]
+    return Table(
+        frame=pd.concat(frames, names=names).droplevel("tasks"),
+        spread=pd.concat(spreads, names=names).droplevel("tasks"),
+        references=(CONSTANT,),
+        caption="The differences of the paper's protocol one by one, after aggregation where not said otherwise, and "
+        "delta_m against single-task FL of the same rows with its 95 % interval; "
+        f"{described([run for runs, _ in found.values() for run in runs])}.",
     )
 
 
