@@ -56,7 +56,8 @@ def test_a_run_that_is_killed_within_a_round_ends_with_the_same_bytes(case, tmp_
     config = config_of(case)
     engine.run(config, tmp_path / "alone", device="cpu", cache_dir=cache)
     for stored, number in ((1, 2), (3, 4)):
-        process = PROCESSES.Process(target=run_until_killed, args=(case, tmp_path / "killed", cache, number))
+        given = (case, tmp_path / "killed", cache, number)
+        process = PROCESSES.Process(target=run_until_killed, args=given, daemon=True)  # one that hangs ends with us
         process.start()
         process.join(900)
         assert process.exitcode == -signal.SIGKILL

@@ -83,7 +83,7 @@ DIFFERENCES: dict[str, dict[str, Any]] = {
 aggregation (`kind="local"`) is the fourth difference, and no setting of a run."""
 
 PROTOCOL: dict[str, Any] = {name: value for change in DIFFERENCES.values() for name, value in change.items()}
-"""All of them at once."""
+"""All of `DIFFERENCES` at once."""
 
 ONE_BY_ONE = ("single_task", "fedavg", "matfl")
 """Methods that also run with each of `DIFFERENCES` alone."""
@@ -94,8 +94,8 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
 
     Methods with a server step of their own run at that one as well. Where the preset says for how many rounds, the
     paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks, and three of them with each of
-    its `DIFFERENCES` alone: `apart` tells these from the others. Constant answers are the tables'
-    lowest row; predictions of the first seed are drawn where they are at hand (`matfl.paper.studies.predictions`).
+    its `DIFFERENCES` alone: `apart` tells these from the others. Constant answers are the tables' lowest row;
+    predictions of the first seed are drawn where they are at hand (`matfl.paper.studies.predictions`).
     """
     size = sizes(preset)
     compared = _compared(methods, (*size.variants, *size.rivals))
