@@ -23,7 +23,7 @@ from matfl.paper.stats import estimate
 from matfl.paper.studies import STUDIES, Plan
 from matfl.paper.studies import session as places
 from matfl.paper.studies.base import setting
-from matfl.paper.studies.session import VOTES, Session, collect, export_record
+from matfl.paper.studies.session import VOTES, Session, collect, collect_stored, export_record
 from matfl.runs.store import RunError
 from matfl.runs.workspace import Workspace
 
@@ -331,13 +331,28 @@ def test_a_record_without_the_votes_that_are_needed_does_not_count(
     asked = []
 
     def trained(configs: Any, **options: Any) -> list[Run]:
-        asked.append(options["workspace"].records)
-        return [found if asked[-1] else run for _ in configs]
+        asked.append((list(configs), options["workspace"].records))
+        return [run for _ in configs]
 
     monkeypatch.setattr("matfl.runs.run.load_or_run", trained)
     (richer,) = collect(Plan(configs=(config,), votes=(config,)), workspace=place)
-    assert asked == [(tmp_path / "lean",), ()]
+    assert asked == [([config], ())]
     assert "votes" in richer.diagnostics
+
+
+def test_a_lean_record_does_not_hide_a_copy_with_all_that_is_needed(tmp_path: Path) -> None:
+    """`matfl reproduce 07` leaves records without votes in a folder of one's own; 06, drawn next, needs the votes."""
+    from matfl.runs.run import Run
+
+    config = setting(smoke(), "scenes9", method="matfl")
+    run = Run(write_run(tmp_path / "runs", config, fake_run(config)))
+    export_record(run, tmp_path / "lean", votes=False)
+    full = export_record(run, tmp_path / "full", votes=True)
+    place = Workspace(tmp_path / "none", records=(tmp_path / "lean", tmp_path / "full"))
+    plan = Plan(configs=(config,), votes=(config,))
+    assert [found.path for found in collect_stored(plan, workspace=place)] == [full]
+    assert [found.path for found in collect(plan, workspace=place)] == [full]
+    assert not (tmp_path / "none").exists(), "nothing was trained"
 
 
 def test_what_is_drawn_does_not_depend_on_which_copy_of_a_run_is_at_hand(

@@ -135,6 +135,32 @@ def test_rivals_on_photographs():
     assert "it stands at {fedhca2:.1f} and MaT-FL at {matfl:.1f}".format(**before) in text
 
 
+def test_what_is_so_at_other_rounds():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+    def moments(preset, tasks, against):
+        found = records(preset, "02_methods_table_over_rounds").set_index(["tasks", "against", "points"]).sort_index()
+        return found.loc[(tasks, against)]
+
+    five, nine = (moments("scenes", tasks, "single_task") for tasks in ("outdoor5", "scenes9"))
+    late = [five[f"round {at}"] for at in (40, 50)]
+    assert {f"{values['difference']:.1f}" for values in late} == {"-0.2"}
+    bounds = "; ".join("{:.1f} to {:.1f}".format(*values[["95 % from", "to"]]) for values in late)
+    assert f"-0.2 at rounds 40 and 50 ({bounds})" in text
+    shown = ["difference", "95 % from", "to"]
+    before = five.loc[shown, "round 60 before aggregation"]
+    assert "{:.1f} before the last aggregation ({:.1f} to {:.1f})".format(*before) in text
+    rounds = nine.drop(columns="round 60 before aggregation")
+    assert (rounds.loc["to"] < 0).all()
+    reach = f"{rounds.loc['difference'].max():.1f} to {rounds.loc['difference'].min():.1f} at every round"
+    assert f"On nine tasks it is {reach}" in text
+    early = moments("photos", "photos8", "single_task").loc[shown, "round 30"]
+    assert "on photographs {:.1f} at round 30 ({:.1f} to {:.1f})".format(*early) in text
+    for tasks in ("outdoor5", "scenes9"):
+        for against in ("fedavg", "fedprox"):
+            assert (moments("scenes", tasks, against).loc["95 % from"] > 0).all()
+
+
 def test_what_sharing_gives_without_federation():
     shown = table("docs/results.md", "with its domain's tasks")
     measured = records("scenes", "00_benchmark_transfer").groupby(["sharing", "pair"])["gain"].mean()
@@ -158,10 +184,21 @@ def test_what_hangs_on_one_task():
         by_task = records("photos", f"{study}_table_by_task").set_index(["against", "pair"])
         row = by_task.loc[(against, "nyuv2/semseg")]
         assert "{:+.1f} ({:.1f} to {:.1f}".format(*row[["without", "without_low", "without_high"]]) in text
+    ours = records("scenes", "11_our_best_table_by_task").set_index(["against", "pair"])
+    for pair, words in (
+        ("outdoor/edge", "edges (+{:.1f} %; {:.1f} to {:.1f})"),
+        ("outdoor/semseg", "(+{:.1f}; {:.1f} to {:.1f})"),
+    ):
+        row = ours.loc[("Plain Many-Task FL, step 2.24", pair)]
+        assert words.format(*row[["gain", "low", "high"]]) in text
+        assert row["p_holm"] > 0.05
+    assert (ours.loc["Soft groups of updates, step 1.41"]["p_holm"] > 0.05).all()
     means = records("scenes", "00_benchmark_table_mean_gains").set_index(["trained centrally", "over"])
     alone = means.loc["with its domain's tasks"][["mean", "low", "high"]]
     assert "indoor tasks gain {:.1f} % ({:.1f} to {:.1f})".format(*alone.loc["those of indoor scenes"]) in text
     assert "nothing ({:.1f}; {:.1f} to {:.1f})".format(*alone.loc["those of outdoor scenes"]) in text
+    least = alone.loc["all but Seg. (outdoor)"]
+    assert "without outdoor segmentation, which loses most, {:.1f} ({:.1f} to {:.1f}".format(*least) in text
     assert "without indoor depth {:.1f} ({:.1f} to {:.1f}".format(*alone.loc["all but Depth (indoor)"]) in text
 
 

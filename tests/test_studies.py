@@ -342,10 +342,35 @@ def test_methods_table_differences_and_claims() -> None:
     assert words["scenes9: MaT-FL beats plain many-task FL."] == "held"
     assert words["scenes9: Plain many-task FL beats single-task FL."] == "not held"
     assert words["outdoor5: MaT-FL beats single-task FL."] == "not held"
-    assert words["outdoor5: FedProx barely differs from plain many-task FL."] == "undecided"  # exactly the margin
+    assert words["outdoor5: FedProx barely gains over plain many-task FL."] == "held"
     assert all("on outdoor scenes" in claim.regime for claim in methods.claims(runs))
     one_seed = [run for run in runs if run.config.seed == 0]
     assert {claim.held for claim in methods.claims(one_seed)} == {None}
+
+
+@pytest.mark.parametrize("gain, verdict", [(-4, "held"), (0.5, "held"), (1, "undecided"), (4, "not held")])
+def test_fedprox_barely_gains_where_it_gains_less_than_a_point(gain: float, verdict: str) -> None:
+    better = BETTER | {"fedprox": BETTER["fedavg"] + gain}
+    runs, _ = server_step.by_step(methods.apart(runs_of(methods.plan("scenes"), better))[0])
+    claims = {claim.text: claim.word for claim in methods.claims(runs)}
+    assert claims["outdoor5: FedProx barely gains over plain many-task FL."] == verdict
+
+
+def test_differences_over_the_rounds_and_before_aggregation() -> None:
+    runs, _ = server_step.by_step(methods.apart(runs_of(methods.plan("scenes"), spread=0.2))[0])
+    found = methods.rounds_apart(runs).set_index(["tasks", "against", "kind", "round"])
+    assert set(found.index.get_level_values("against")) == {"single_task", "fedavg", "fedprox"}
+    last = found.index.get_level_values("round").max()
+    whole = methods.compare(runs).set_index(["tasks", "against"])
+    for tasks, against in (("outdoor5", "single_task"), ("scenes9", "fedavg")):
+        row, expected = found.loc[(tasks, against, "global", last)], whole.loc[(tasks, against)]
+        assert row[["mean", "low", "high", "n"]].tolist() == pytest.approx(
+            expected[["mean", "low", "high", "n"]].tolist()
+        )
+    table = printed.over_rounds(found.reset_index())
+    assert list(table.frame.columns)[-2:] == [f"round {last}", f"round {last} before aggregation"]
+    assert table.frame.loc[("outdoor5", "fedavg", "difference"), f"round {last}"] == pytest.approx(6.0)
+    assert table.frame.loc[("outdoor5", "fedavg", "to")].notna().all()
 
 
 def test_the_papers_protocol_is_a_row_of_its_own() -> None:
@@ -813,7 +838,7 @@ def test_gains_have_the_sign_of_better() -> None:
     assert benchmark.claims([central_record(s, -3.0 - s) for s in range(3)])[0].word == "not held"
 
 
-def test_mean_gains_by_domain_and_without_the_task_that_gains_most() -> None:
+def test_mean_gains_by_domain_and_without_the_task_that_gains_most_or_least() -> None:
     outdoor = {"outdoor/sal": (1.0, 1.0), "outdoor/edge": (2.0, 2.0)}
     values = outdoor | {"indoor/depth": (10.0, 14.0), "indoor/edge": (-2.0, 0.0)}
     rows = [
@@ -824,13 +849,14 @@ def test_mean_gains_by_domain_and_without_the_task_that_gains_most() -> None:
     ]
     found = benchmark.mean_gains(pd.DataFrame(rows)).set_index(["sharing", "over"])
     by_domain = {"those of outdoor scenes": 1.5, "those of indoor scenes": 5.5}
-    expected = {"all tasks": 3.5, **by_domain, "all but Depth (indoor)": 2 / 3}
+    without = {"all but Depth (indoor)": 2 / 3, "all but Edge (indoor)": 5.0}
+    expected = {"all tasks": 3.5, **by_domain, **without}
     assert found.loc["domain", "mean"].to_dict() == pytest.approx(expected)
-    assert (found.loc["all", "mean"] - found.loc["domain", "mean"]).tolist() == pytest.approx([1.0] * 4)
+    assert (found.loc["all", "mean"] - found.loc["domain", "mean"]).tolist() == pytest.approx([1.0] * 5)
     whole = estimate([2.75, 4.25])
     assert found.loc[("domain", "all tasks"), ["low", "high"]].tolist() == pytest.approx([whole.low, whole.high])
     one_domain = benchmark.mean_gains(pd.DataFrame([row for row in rows if row["pair"].startswith("outdoor")]))
-    assert one_domain["over"].unique().tolist() == ["all tasks", "all but Edge (outdoor)"]
+    assert one_domain["over"].unique().tolist() == ["all tasks", "all but Edge (outdoor)", "all but Sal. (outdoor)"]
 
 
 def test_the_central_test_s_arrangements_are_a_family() -> None:

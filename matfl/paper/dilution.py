@@ -169,7 +169,10 @@ class Fading(NamedTuple):
 
 
 def fit_fading(cosines_R: NDArray[np.floating]) -> Fading:
-    """`fading` closest to the measured cosines, by least squares; NaN with fewer than four, or a NaN among them."""
+    """`fading` closest to the measured cosines, by least squares; NaN with fewer than four, or a NaN among them.
+
+    To five digits after the point: in further ones a search ends elsewhere on another kind of processor.
+    """
     from scipy.optimize import least_squares
 
     measured = np.asarray(cosines_R, dtype=float)
@@ -187,4 +190,5 @@ def fit_fading(cosines_R: NDArray[np.floating]) -> Fading:
     )
     found = min(fits, key=lambda fit: fit.cost)
     total = float(((measured - measured.mean()) ** 2).sum())
-    return Fading(*parameters(found.x), 1 - 2 * float(found.cost) / total if total > 0 else np.nan)
+    explained = 1 - 2 * float(found.cost) / total if total > 0 else np.nan
+    return Fading(*(round(value, 5) for value in (*parameters(found.x), explained)))

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,15 +194,16 @@ def _execute(study: str, notebook: Path, parameters: Mapping[str, object], out: 
     target = out / f"{study}.ipynb"
     (out / f"{study}.json").unlink(missing_ok=True)
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(target),
-            dict(parameters),
-            kernel_name="python3",
-            progress_bar=False,
-            extra_arguments=["--log-level=ERROR"],
-            **kernels.options(),
-        )
+        with _environment(MATFL_FIGURES=out):
+            papermill.execute_notebook(
+                str(notebook),
+                str(target),
+                dict(parameters),
+                kernel_name="python3",
+                progress_bar=False,
+                extra_arguments=["--log-level=ERROR"],
+                **kernels.options(),
+            )
     except papermill.exceptions.PapermillExecutionError as error:
         return f"{error.ename}: {error.evalue} (cell {error.exec_count} of {target})", time.monotonic() - began
     normalise(target)
@@ -210,29 +211,29 @@ def _execute(study: str, notebook: Path, parameters: Mapping[str, object], out: 
 
 
 def _execute_all(
-    typed: Mapping[str, Mapping[str, object]], out: Path, jobs: int | None
+    typed: Mapping[str, Mapping[str, object]], folders: Mapping[str, Path], jobs: int | None
 ) -> Iterator[tuple[str, str, float, tuple[Mapping[str, str], ...]]]:
     """Run the notebooks in processes of their own, `jobs` at a time: (study, error or '', seconds, claims) as they end.
 
-    Raises RunError when one of the processes is killed.
+    The last begins when the others have ended: it shows what they left. All share the processes, whose imports take
+    longer than most notebooks. Raises RunError when one of the processes is killed.
     """
     from concurrent.futures import as_completed
 
     from joblib.externals.loky import ProcessPoolExecutor
 
-    if not typed:
-        return
     workers = min(len(typed), jobs or os.cpu_count() or 1)
     ended = worker_killed("what is computed is stored")
     with ended, ProcessPoolExecutor(workers, **child_of_this()) as pool:
-        waiting = {
-            pool.submit(_execute, study, notebooks_folder() / f"{study}.ipynb", parameters, out): study
-            for study, parameters in typed.items()
-        }
-        for done in as_completed(waiting):
-            error, seconds = done.result()
-            study = waiting[done]
-            yield study, error, seconds, () if error else tuple(read_claims(out, study))
+        for part in ([study for study in typed if study != LAST], [study for study in typed if study == LAST]):
+            waiting = {
+                pool.submit(_execute, study, notebooks_folder() / f"{study}.ipynb", typed[study], folders[study]): study
+                for study in part
+            }
+            for done in as_completed(waiting):
+                error, seconds = done.result()
+                study = waiting[done]
+                yield study, error, seconds, () if error else tuple(read_claims(folders[study], study))
 
 
 def _recorded_seconds(runs: Sequence[Run], records: Sequence[Record]) -> float:
@@ -323,23 +324,23 @@ def reproduce(
     place = Workspace(
         place.runs, records=(*(folder / "runs" for folder in there), *place.records), cache=place.cache, data=place.data
     )
+    needed = {
+        folder: by_importance({s: plans[s] for s in chosen if folders[s] == folder and s != LAST}) for folder in there
+    }
     drawn: dict[str, tuple[str, float, tuple[Mapping[str, str], ...]]] = {}
     with _places(place), _environment(MPLBACKEND="module://matplotlib_inline.backend_inline"):
         runs, computed = _results(union, place, train=train, fresh=fresh, jobs=jobs, backend=backend, device=device)
-        for folder in there:
-            here = [study for study in chosen if folders[study] == folder and study != LAST]
-            needed = by_importance({study: plans[study] for study in here})
-            with _environment(MATFL_FIGURES=folder), locked(folder / ".lock"):  # another process may be drawing there
-                _export(needed, runs, computed, folder / "runs")
-                for study, error, seconds, claims in _execute_all({s: typed[s] for s in here}, folder, jobs):
-                    drawn[study] = error, seconds, claims
-                    print(f"[{len(drawn)}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
-                if preset and train and chosen == tuple(STUDIES) and not parameters:
-                    _prune(needed, folder / "runs")
-        if LAST in chosen:  # it shows what the others left
-            with _environment(MATFL_FIGURES=folders[LAST]), locked(folders[LAST] / ".lock"):
-                for study, error, seconds, claims in _execute_all({LAST: typed[LAST]}, folders[LAST], jobs):
-                    drawn[study] = error, seconds, claims
+        with ExitStack() as stack:
+            for folder in sorted(there):  # another process may be drawing there
+                stack.enter_context(locked(folder / ".lock"))
+            for folder in there:
+                _export(needed[folder], runs, computed, folder / "runs")
+            for study, error, seconds, claims in _execute_all(typed, folders, jobs):
+                drawn[study] = error, seconds, claims
+                print(f"[{len(drawn)}/{len(chosen)}] {study}", file=sys.stderr, flush=True)
+            if preset and train and chosen == tuple(STUDIES) and not parameters:
+                for folder in there:
+                    _prune(needed[folder], folder / "runs")
         if update_notebooks:
             for study in (study for study in chosen if not drawn[study][0]):
                 _replace_notebook(study, folders[study])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -234,11 +234,13 @@ def load_or_run(
     return [found[config] for config in given]
 
 
-def find_run(config: RunConfig, workspace: Workspace) -> Run | None:
+def find_run(
+    config: RunConfig, workspace: Workspace, *, suffices: Callable[[Run], bool] = lambda run: True
+) -> Run | None:
     """The finished run of `config` in the store or the records, made of the pictures that this version renders.
 
-    A committed record may be of an older arithmetic: it is drawn as it is, and says so (`Run.outdated`). A run of the
-    store may not.
+    Of several copies the first that `suffices`. A committed record may be of an older arithmetic: it is drawn as it
+    is, and says so (`Run.outdated`). A run of the store may not.
     """
     from matfl.runs.engine import data_difference, data_version
 
@@ -257,7 +259,8 @@ def find_run(config: RunConfig, workspace: Workspace) -> Run | None:
         if folder != workspace.runs:
             stored, today = without_arithmetic(stored), without_arithmetic(today)
         difference = data_difference(stored, today)
-        if not difference:
-            return Run(path)
-        warnings.warn(f"{path} was trained on other data and is not used ({difference})", stacklevel=3)
+        if difference:
+            warnings.warn(f"{path} was trained on other data and is not used ({difference})", stacklevel=3)
+        elif suffices(run := Run(path)):
+            return run
     return None

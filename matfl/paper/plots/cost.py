@@ -55,9 +55,9 @@ def server_step(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_yscale("log")
     own = frame[frame["way"] == "ours"].sort_values("clients")
     if len(own) > 1:
-        clients = own["clients"].to_numpy(dtype=float)
+        clients = own["clients"].to_numpy(dtype=float)[[0, -1]]  # on logarithmic axes a power is a straight line
         for power, words in ((1, "~ N"), (2, "~ N²")):
-            grown = float(own["seconds"].iloc[-1]) * (clients / clients[-1]) ** power
+            grown = float(own["seconds"].iloc[-1]) * (clients / clients[1]) ** power
             ax.plot(clients, grown, color="#BBBBBB", linewidth=0.8, zorder=0)
             ax.text(clients[0] * 0.93, grown[0], words, size=7, color="#777777", ha="right", va="center")
     _lines(frame, "seconds", ax)

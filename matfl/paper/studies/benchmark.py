@@ -178,17 +178,19 @@ def gains(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_gains(frame: pd.DataFrame) -> pd.DataFrame:
-    """`gains` averaged over all tasks, over those of each domain, and over all but the one that gains most.
+    """`gains` averaged over all tasks, over those of each domain, and over all but the one that gains most or least.
 
     Columns: sharing, over (in words), mean, low, high (95 % t interval over seeds), seeds.
     """
     import pandas as pd
 
-    most = str(frame.groupby("pair", sort=False)["gain"].mean().idxmax())
+    by_pair = frame.groupby("pair", sort=False)["gain"].mean()
     domain = frame["pair"].str.partition("/")[0]
     groups = {"all tasks": frame["pair"].notna()}
     groups |= {f"those of {DOMAINS[name].title}": domain == name for name in domain.unique() if (domain != name).any()}
-    groups |= {f"all but {pair_title(most)}": frame["pair"] != most}
+    groups |= {
+        f"all but {pair_title(str(name))}": frame["pair"] != name for name in (by_pair.idxmax(), by_pair.idxmin())
+    }
     rows = []
     for kind in dict.fromkeys(frame["sharing"]):
         for over, chosen in groups.items():

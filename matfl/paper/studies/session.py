@@ -91,19 +91,16 @@ def collect(plan: Plan, *, workspace: Workspace | None = None, fresh: bool = Fal
     from matfl.runs.run import load_or_run
 
     place = workspace or Workspace()
-    runs = load_or_run(plan.configs, workspace=place, fresh=fresh, **options)
-    poor = [run.config for run in runs if not _suffices(run, plan)]
-    if poor:
-        richer = load_or_run(poor, workspace=place.without_records(), **options)
-        by_config = {run.config: run for run in richer}
-        runs = [by_config.get(run.config, run) for run in runs]
-    return [_recorded(run, place.records, plan) for run in runs]
+    found = {} if fresh else stored_runs(plan, _suffices, place)
+    others = [config for config in dict.fromkeys(plan.configs) if config not in found]
+    found |= zip(others, load_or_run(others, workspace=place.without_records(), fresh=fresh, **options))
+    return [_recorded(found[config], place.records, plan) for config in plan.configs]
 
 
 def _suffices(run: Run, plan: Plan) -> bool:
     """Whether the run's diagnostics hold all that the plan draws of it."""
     votes, norms = run.config in plan.votes, run.config in plan.norms
-    return (has_votes(run) or not votes) and (set(NORMS) <= set(run.diagnostics) or not norms)
+    return (not votes or has_votes(run)) and (not norms or set(NORMS) <= set(run.diagnostics))
 
 
 def has_votes(run: Run) -> bool:

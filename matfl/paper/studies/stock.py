@@ -126,14 +126,8 @@ def stored_runs(plan: Plan, suffices: Callable[[Run, Plan], bool], place: Worksp
     """The plan's runs that are stored or recorded with all that is drawn of them (`suffices`)."""
     from matfl.runs.run import find_run
 
-    found = {}
-    for config in dict.fromkeys(plan.configs):
-        for where in (place, place.without_records()):
-            run = find_run(config, where)
-            if run is not None and suffices(run, plan):
-                found[config] = run
-                break
-    return found
+    found = {config: find_run(config, place, suffices=lambda run: suffices(run, plan)) for config in plan.configs}
+    return {config: run for config, run in found.items() if run is not None}
 
 
 def take_stock(

@@ -34,6 +34,7 @@ __all__ = [
     "k_sweep",
     "methods",
     "one_by_one",
+    "over_rounds",
     "paper_layout",
     "server",
     "steps",
@@ -241,6 +242,27 @@ def by_task(frame: pd.DataFrame, about: str) -> Table:
         caption=f"{about}, task by task: the difference of gains over single-task FL, its share of the whole "
         "difference (where that is told from 0), and delta_m's difference over the other tasks, p by Holm over the "
         "opponents.",
+    )
+
+
+def over_rounds(frame: pd.DataFrame) -> Table:
+    """Notebook 02: `matfl.paper.studies.methods.rounds_apart`, a column a moment."""
+    import pandas as pd
+
+    moments = {"global": "round {}", "local": "round {} before aggregation"}
+    named = frame.assign(moment=[moments[kind].format(at) for kind, at in zip(frame["kind"], frame["round"])])
+    rows = {
+        (*key, title): dict(zip(group["moment"], group[value]))
+        for key, group in named.groupby(["tasks", "against"], sort=False)
+        for value, title in (("mean", "difference"), ("low", "95 % from"), ("high", "to"))
+    }
+    index = pd.MultiIndex.from_tuples(rows, names=["tasks", "against", "points"])
+    columns = list(dict.fromkeys(named["moment"]))
+    return Table(
+        frame=pd.DataFrame(list(rows.values()), index=index, columns=columns),
+        columns=tuple((moment, Column(title=moment, digits=1, signed=True)) for moment in columns),
+        caption="delta_m of MaT-FL minus each other of the paper's four methods over the rounds, paired by seed, after "
+        "aggregation but for the last column; intervals are not adjusted.",
     )
 
 
