@@ -229,6 +229,40 @@ def test_what_attacks_leave():
             assert_shown(cell, [deltas[attack, defence]])
 
 
+def test_what_attacks_leave_before_the_last_aggregation():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    found = records("scenes", "10_scale_privacy_attacks_table_attacked_before").set_index(["attack", "defence"])
+    copies = found.loc["copy", "all"]
+    names = ("Single-Task FL", "Plain Many-Task FL", "MaT-FL", "MaT-FL, clipped")
+    words = "single-task FL at {:.1f}, plain averaging at {:.1f}, MaT-FL at {:.1f} and clipped MaT-FL at {:.1f}"
+    assert words.format(*(copies[name] for name in names)) in text
+    others = found.loc["copy", ["others", "others sd"]]
+    assert "at +{:.1f} (sd {:.1f}) under plain averaging".format(*others.loc["Plain Many-Task FL"]) in text
+    assert "at {:.1f} (sd {:.1f}) under MaT-FL".format(*others.loc["MaT-FL"]) in text
+    assert f"stands at {found.loc[('any', 'constant answer'), 'all']:.1f} then" in text
+
+
+def test_what_is_so_of_one_task_or_round_of_the_sweeps():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    depth = records("scenes", "04_k_sweep_table_by_task").set_index("pair").loc["indoor/depth"]
+    assert "indoor depth is {:.1f} % worse at K = 2 ({:.1f} to {:.1f};".format(*-depth[["gain", "high", "low"]]) in text
+    two = records("scenes", "06_layer_voting_table_over_rounds").set_index(["voting_layers", "points"]).loc[2]
+    order = ["difference", "to", "95 % from"]
+    for words, at in (("by {:.1f} points at round 10 ({:.1f} to {:.1f})", 10), ("{:.1f} at 20 ({:.1f} to {:.1f};", 20)):
+        assert words.format(*abs(two.loc[order, f"round {at}"])) in text
+    many = records("scenes", "03_clients_per_task_table_over_rounds").set_index(
+        ["clients_per_task", "against", "points"]
+    )
+    late = many.loc[(1, "fedprox"), "round 50"]
+    assert "at 50 by {:.1f} to {:.1f}: Table 03.2".format(late["95 % from"], late["to"]) in text
+    courses = records("scenes", "09_why_table_courses").set_index(["method", "server_lr"])
+    first, own = courses.loc[("matfl", 1.0)], courses.loc[("matfl", 1.4142)]
+    assert f"in {first['chosen_last']:.0%}".replace("%", " %") in text
+    assert f"in {own['chosen_last']:.0%}".replace("%", " %") in text
+    assert f"ends at {own['partners_last']:.2f} instead of {first['partners_last']:.2f}" in text
+    assert f"({courses.loc[('local', 1.0), 'partners_first']:.2f} instead of {first['partners_first']:.2f};" in text
+
+
 def test_another_number_is_found_out():
     with pytest.raises(AssertionError):
         assert_shown("+3.5 (3.2 to 3.6; p < .001)", [3.405, 3.22, 3.59, 1e-5])

@@ -194,6 +194,15 @@ def test_hostile_runs_are_judged_against_the_honest_of_their_seed():
     means = table.groupby(["defence", "attack"])[["attacked", "others", "all"]].mean()
     assert means.loc[("single_task", "none")].abs().max() < 1e-9
     assert means.loc[("matfl", "copy")].mean() < means.loc[("matfl, clipped", "copy")].mean() < -10
+    before = hostile.table(runs, kind="local").set_index(["defence", "attack", "seed"])["all"]
+    after = table.set_index(["defence", "attack", "seed"])["all"]
+    assert (before - after).abs().max() < 1e-9, "made-up scores before aggregation are in proportion"
+    for run in runs:
+        if run.config.attack == "copy":
+            run.metrics.loc[run.metrics["kind"] == "global", "value"] = 0.0
+    assert (hostile.table(runs, kind="local").set_index(["defence", "attack", "seed"])["all"] == before).all()
+    changed = hostile.table(runs).set_index(["defence", "attack", "seed"])["all"]
+    assert (changed.xs("copy", level="attack") != after.xs("copy", level="attack")).all()
     config = next(run.config for run in runs if run.config.attack == "flip")
     assert len(attackers(config)) == hostile.ATTACKERS
     given = hostile.weights(runs)

@@ -46,7 +46,7 @@ from matfl.paper.studies.base import (
 from matfl.paper.studies.order import ORDER, by_importance
 from matfl.paper.studies.session import Report, Session, merged
 from matfl.paper.studies.store import Record, job_name, load_or_compute, read_record
-from matfl.tasks.task import TASKS
+from matfl.tasks.task import TASKS, pairs
 
 BETTER = {"local": -4.0, "single_task": 0.0, "fedavg": -7.0, "fedprox": -8.0, "matfl": -1.0}
 
@@ -367,7 +367,7 @@ def test_differences_over_the_rounds_and_before_aggregation() -> None:
         assert row[["mean", "low", "high", "n"]].tolist() == pytest.approx(
             expected[["mean", "low", "high", "n"]].tolist()
         )
-    table = printed.over_rounds(found.reset_index())
+    table = printed.over_rounds(found.reset_index(), "MaT-FL minus each")
     assert list(table.frame.columns)[-2:] == [f"round {last}", f"round {last} before aggregation"]
     assert table.frame.loc[("outdoor5", "fedavg", "difference"), f"round {last}"] == pytest.approx(6.0)
     assert table.frame.loc[("outdoor5", "fedavg", "to")].notna().all()
@@ -466,6 +466,17 @@ def test_clients_per_task_claims_name_every_scale() -> None:
     assert clients_per_task.claims(worse)[-1].word == "held"
 
 
+def test_differences_over_the_rounds_by_clients_per_task() -> None:
+    runs, _ = server_step.by_step(
+        runs_of(clients_per_task.plan("scenes", seeds=3), BETTER | {"matfl": 2.0}, spread=0.1)
+    )
+    found = clients_per_task.rounds_apart(runs)
+    assert set(found["clients_per_task"]) == set(sizes("scenes").clients)
+    last = found[(found["round"] == found["round"].max()) & (found["against"] == "single_task")]
+    assert last["mean"].to_numpy() == pytest.approx(2.1)
+    assert set(last["kind"]) == {"global", "local"}
+
+
 def test_k_sweep_numbers_and_claims() -> None:
     plan = k_sweep.plan("scenes", seeds=3)
     runs = [
@@ -485,6 +496,38 @@ def test_k_sweep_numbers_and_claims() -> None:
     flat = [fake_run(c, BETTER[c.method]) for c in plan.configs]
     assert k_sweep.claims(flat)[0].word == "not held"
     assert "over Single-Task FL" in k_sweep.claims(flat)[0].evidence
+
+
+def test_a_baseline_that_is_not_clearly_beaten_decides_whatever_its_mean() -> None:
+    plan = k_sweep.plan("scenes", seeds=3)
+    base = {"single_task": (0.0, 0.0, 0.0), "fedavg": (-2.0, -8.0, 1.0), "fedprox": (-1.0, -1.1, -0.9)}
+    runs = [fake_run(c, 2 + 0.1 * c.seed if c.method == "matfl" else base[c.method][c.seed]) for c in plan.configs]
+    claim = k_sweep.claims(runs)[1]
+    gaps = k_sweep.numbers(runs).groupby("method")["delta_m"].mean()
+    assert gaps["fedavg"] < gaps["fedprox"] < gaps["single_task"], "the largest lead on average"
+    assert all("over Plain Many-Task FL" in part.statistic for part in claim.parts)
+    assert claim.word == "undecided"
+
+
+def test_a_tiny_k_against_larger_ones_task_by_task() -> None:
+    plan = k_sweep.plan("scenes", seeds=3)
+    gain = {2: 3.0, 4: 2.0, 8: 1.0, 12: 0.0, 18: -1.0}
+    runs = [fake_run(c, gain[c.k] + c.seed if c.method == "matfl" else 0.0) for c in plan.configs]
+    found = k_sweep.tasks_apart(runs).set_index("pair")
+    assert list(found.index) == [pair.name for pair in pairs("scenes9")]
+    assert found["gain"].to_numpy() == pytest.approx(3 - 0.5)
+    assert found["without"].to_numpy() == pytest.approx(2.5)
+    for run in runs:  # one task alone the other way round
+        if run.config.method == "matfl" and run.config.k == 2:
+            depth = (run.metrics["task"] == "depth") & (run.metrics["metric"] == "rmse")
+            run.metrics.loc[depth, "value"] *= 1.1
+    changed = k_sweep.tasks_apart(runs).set_index("pair")
+    assert changed.loc["indoor/depth", "gain"] < -5
+    assert changed.loc["indoor/depth", "without"] == pytest.approx(2.5)
+    assert changed.loc["outdoor/sal", "without"] < 2
+    assert len(printed.k_by_task(found.reset_index()).frame) == 9
+    few = [run for run in runs if run.config.k != 2 or run.config.method == "single_task"]
+    assert k_sweep.tasks_apart(few).empty
 
 
 def test_one_k_of_many_that_lies_below_a_baseline_by_chance_decides_nothing() -> None:
@@ -578,6 +621,12 @@ def test_grouping_without_partners_makes_no_claim_of_correctness() -> None:
     ]
 
 
+def replace_better(run: FakeRun, layers: int, more: float) -> FakeRun:
+    """The run, `more` percent better where it is of so many voting layers."""
+    config = run.config
+    return fake_run(config, 0.1 * config.seed + more) if config.voting_layers == layers else run
+
+
 def test_layer_voting_numbers_and_claims() -> None:
     plan = layer_voting.plan("scenes", seeds=3)
     runs = [fake_run(c, 0.0 if c.method == "single_task" else 0.1 * c.seed) for c in plan.configs]
@@ -585,6 +634,12 @@ def test_layer_voting_numbers_and_claims() -> None:
     assert [run.config for run in drawn] == list(plan.votes)
     frame = layer_voting.numbers(runs)
     assert frame["voting_layers"].tolist() == [n for n in sizes("scenes").layers for _ in range(3)]
+    rounds = layer_voting.rounds_apart([replace_better(run, 16, 2.0) for run in runs], 8)
+    last = rounds[rounds["round"] == rounds["round"].max()].set_index(["voting_layers", "kind"])["mean"]
+    assert last.loc[16].to_numpy() == pytest.approx(2.0)
+    assert last.loc[2].to_numpy() == pytest.approx(0.0)
+    assert 8 not in rounds["voting_layers"].to_numpy()
+    assert list(printed.over_rounds(rounds, "layers").frame.index.names) == ["tasks", "voting_layers", "points"]
     claims = layer_voting.claims(drawn, frame)
     assert [claim.word for claim in claims] == ["held", "held"]
     assert "100% of the cases, at random it would be 6%" in claims[0].evidence

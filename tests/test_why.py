@@ -199,11 +199,14 @@ def test_local_training_stands_beside_the_cosines_and_nowhere_else(kept: Path) -
         if run.config.method == "local":
             np.copyto(run.diagnostics["cosines"], np.float16(0.25))
     assert {run.config.method for run in why.main_runs(runs)} == {"single_task", "fedavg", "fedprox", "matfl"}
-    table = why.courses(runs).set_index(["method", "seed"])
-    assert list(dict.fromkeys(table.index.get_level_values("method")))[-1] == "local"
-    assert (table.loc["local"] == 0.25).all(axis=None)
+    table = why.courses(runs).set_index(["method", "server_lr", "seed"]).sort_index()
+    assert set(table.loc["matfl"].index.get_level_values("server_lr")) > {1}, "at its own step as well"
+    chosen = ["chosen_first", "chosen_last"]
+    assert (table.loc["local"].drop(columns=chosen) == 0.25).all(axis=None)
     assert table.loc["matfl", "partners_first"].to_numpy() == pytest.approx(0.25, abs=0.02)
     assert table.loc["matfl", "partners_last"].to_numpy() == pytest.approx(-0.25, abs=0.02)
+    assert table.loc["matfl", chosen].notna().all(axis=None)
+    assert table.drop("matfl")[chosen].isna().all(axis=None), "who does not vote chooses nobody"
     assert not any(config.method == "local" for config in why.plan("quick").configs)
     never = [run for run in runs if run.config.method == "local"]
     (flat,) = why._control_claims(never, "")

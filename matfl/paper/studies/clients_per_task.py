@@ -21,6 +21,7 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.by_round import by_round
 from matfl.paper.studies.methods import PAPER
 from matfl.paper.studies.photographs import levels_jobs
 from matfl.paper.studies.server_step import with_own_steps
@@ -29,7 +30,7 @@ from matfl.paper.studies.tables import RunLike, delta_table, differences, final,
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["claims", "deltas", "papers", "plan", "scores", "table"]
+__all__ = ["claims", "deltas", "papers", "plan", "rounds_apart", "scores", "table"]
 
 PAPERS = (1, 2)
 """The paper's numbers of clients per task."""
@@ -70,6 +71,12 @@ def plan(
 def deltas(runs: Sequence[RunLike], *, reference: Sequence[RunLike] = ()) -> pd.DataFrame:
     """delta_m of each run against single-task FL of the same seed and number of clients, from `reference` if given."""
     return delta_table(final(runs), reference=final(reference) if reference else None)
+
+
+def rounds_apart(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """MaT-FL minus each other of the paper's four by clients per task, round by round (`by_round`)."""
+    others = [name for name in BASELINES if name != "matfl"]
+    return by_round(runs, [("matfl", name) for name in others], by="clients_per_task").drop(columns="ours")
 
 
 def scores(runs: Sequence[RunLike]) -> pd.DataFrame:

@@ -89,11 +89,12 @@ def _honest(runs: Sequence[Run]) -> dict[int, Run]:
     return {run.config.seed: run for run in runs if (defence(run.config), run.config.attack) == ("single_task", "none")}
 
 
-def table(runs: Sequence[Run]) -> pd.DataFrame:
+def table(runs: Sequence[Run], *, kind: str = "global") -> pd.DataFrame:
     """delta_m (%) against honest single-task FL of the same seed, a row a run.
 
-    Columns: defence, attack, seed, attacked (tasks with an attacker among their clients), others, all. Tasks of honest
-    runs are split in the same way.
+    `kind` is 'global', after aggregation, or 'local', of clients' models before the last one. Columns: defence,
+    attack, seed, attacked (tasks with an attacker among their clients), others, all. Tasks of honest runs are split in
+    the same way.
     """
     import pandas as pd
 
@@ -105,16 +106,16 @@ def table(runs: Sequence[Run]) -> pd.DataFrame:
                 "defence": defence(run.config),
                 "attack": run.config.attack,
                 "seed": run.config.seed,
-                "attacked": gain(run, reference, hit),
-                "others": gain(run, reference, free) if free else float("nan"),
-                "all": gain(run, reference),
+                "attacked": gain(run, reference, hit, kind=kind),
+                "others": gain(run, reference, free, kind=kind) if free else float("nan"),
+                "all": gain(run, reference, kind=kind),
             }
         )
     return pd.DataFrame(rows)
 
 
-def floor(runs: Sequence[Run], records: Sequence[Record]) -> pd.DataFrame:
-    """As `table`, of the best answer that never looks at a picture: what ends there has forgotten all that it learnt.
+def floor(runs: Sequence[Run], records: Sequence[Record], *, kind: str = "global") -> pd.DataFrame:
+    """As `table`, of the best answer that never looks at a picture: where a model is that has learnt nothing.
 
     Columns seed, attacked, others, all, and each pair's name; no rows where constant answers are not among `records`.
     """
@@ -123,7 +124,7 @@ def floor(runs: Sequence[Run], records: Sequence[Record]) -> pd.DataFrame:
     rows = []
     for seed, run in _honest(runs).items():
         found = levels([record for record in records if record.values.get("seed", seed) == seed])
-        scores, constant = final_scores(run), dict(zip(found["pair"], found["chance"]))
+        scores, constant = final_scores(run, kind=kind), dict(zip(found["pair"], found["chance"]))
         if set(scores) <= set(constant):
             chosen = {"attacked": _attacked(run), "others": _free(run), "all": list(scores)}
             chosen |= {pair: [pair] for pair in scores}

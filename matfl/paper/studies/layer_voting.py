@@ -11,6 +11,7 @@ from matfl.paper.claims import AtLeast, Claim, Part, Within
 from matfl.paper.stats import chance_of_same_first, estimate
 from matfl.paper.studies import diagnostics
 from matfl.paper.studies.base import MARGIN, Plan, base_config, chosen_numbers, regime, report_seeds, setting, sizes
+from matfl.paper.studies.by_round import by_round
 from matfl.paper.studies.grouping_frequency import client_pairs, over_rounds
 from matfl.paper.studies.tables import delta_table, final
 
@@ -24,7 +25,7 @@ SIMILAR = 0.5
 EARLY = 5
 """Rounds that count as the first ones."""
 
-__all__ = ["agreement", "claims", "default_runs", "numbers", "plan", "votes"]
+__all__ = ["agreement", "claims", "default_runs", "numbers", "plan", "rounds_apart", "votes"]
 
 
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", layers: str = "", k: int = 0, settings: str = "") -> Plan:
@@ -74,6 +75,13 @@ def numbers(runs: Sequence[Run]) -> pd.DataFrame:
     return own.merge(means, on=["voting_layers", "seed"]).sort_values(["voting_layers", "seed"], ignore_index=True)
 
 
+def rounds_apart(runs: Sequence[Run], layers: int) -> pd.DataFrame:
+    """MaT-FL with each other number of voting layers minus with `layers`, round by round (`by_round`)."""
+    others = sorted({run.config.voting_layers for run in runs if run.config.method == "matfl"} - {layers})
+    found = by_round(runs, [(count, layers) for count in others], column="voting_layers")
+    return found.drop(columns="against").rename(columns={"ours": "voting_layers"})
+
+
 def claims(runs: Sequence[Run], frame: pd.DataFrame) -> list[Claim]:
     """Section 5.2: most layers vote alike (`runs` with votes), so their number matters little (`numbers` frame)."""
     where = regime(runs[0].config)
@@ -113,7 +121,8 @@ def claims(runs: Sequence[Run], frame: pd.DataFrame) -> list[Claim]:
             Claim(
                 text="The method is not sensitive to the number of voting layers.",
                 parts=parts,
-                note="They are the last ones each time; which ones, at one number of them, was not varied.",
+                note="After the last round, with the last layers each time; which ones, at one number of them, was not "
+                "varied.",
                 regime=where,
             )
         )

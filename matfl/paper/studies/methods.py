@@ -26,6 +26,7 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.by_round import by_round
 from matfl.paper.studies.by_task import by_task
 from matfl.paper.studies.photographs import levels_jobs
 from matfl.paper.studies.server_step import with_own_steps
@@ -274,28 +275,9 @@ def tasks_apart(runs: Sequence[RunLike], *, method: str = "matfl") -> pd.DataFra
 
 
 def rounds_apart(runs: Sequence[RunLike], *, method: str = "matfl") -> pd.DataFrame:
-    """`method` minus each other of the paper's four at every evaluated round, and before the last aggregation.
-
-    Columns: tasks, against, kind ('global', after aggregation, or 'local'), round, mean, low, high (95 % t interval
-    over paired seeds), n.
-    """
-    import pandas as pd
-
+    """`method` minus each other of the paper's four, round by round (`matfl.paper.studies.by_round`)."""
     four = [run for run in runs if run.config.method in BASELINES]
-    rows = []
-    for kind, frame in (("global", scores(four)), ("local", final(four, kind="local"))):
-        for at, part in delta_table(frame).groupby("round"):
-            for other in (name for name in BASELINES if name != method):
-                for tasks, value in differences(part, "delta_m", method=method, against=other).items():
-                    row = {"tasks": tasks, "against": other, "kind": kind, "round": at}
-                    rows.append(row | {"mean": value.mean, "low": value.low, "high": value.high, "n": value.n})
-    columns = ["tasks", "against", "kind", "round", "mean", "low", "high", "n"]
-    return pd.DataFrame(rows, columns=columns).sort_values(["tasks", "against"], key=_places, kind="stable")
-
-
-def _places(names: pd.Series) -> pd.Series:
-    """Where each name first stands, to sort by order of appearance."""
-    return names.map({name: place for place, name in enumerate(dict.fromkeys(names))})
+    return by_round(four, [(method, name) for name in BASELINES if name != method]).drop(columns="ours")
 
 
 def curves(runs: Sequence[RunLike], tasks: str) -> pd.DataFrame:

@@ -60,8 +60,17 @@ def _ties_by_number(similarity_LNN: Tensor, k: int) -> Tensor:
     return similarity_weights(similarity_LNN, friends(votes(similarity_LNN, k), k))
 
 
+def _last_half(similarity_LNN: Tensor) -> Tensor:
+    return similarity_LNN[-max(1, len(similarity_LNN) // 2) :]
+
+
 def _last_half_votes(similarity_LNN: Tensor, k: int) -> Tensor:
-    return _ours(similarity_LNN[-max(1, len(similarity_LNN) // 2) :], k)
+    voting_LNN = _last_half(similarity_LNN)
+    return similarity_weights(similarity_LNN, friends(votes(voting_LNN, k), k, similarity=voting_LNN))
+
+
+def _last_half_alone(similarity_LNN: Tensor, k: int) -> Tensor:
+    return _ours(_last_half(similarity_LNN), k)
 
 
 READINGS: dict[str, Callable[[Tensor, int], Tensor]] = {
@@ -71,7 +80,8 @@ READINGS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "each layer normalised over friends only": _over_friends_only,
     "cosines averaged without normalising each layer": _raw_cosines,
     "ties in votes to the lower number, whatever its similarity": _ties_by_number,
-    "only the later half of the voting layers": _last_half_votes,
+    "votes of the later half of the voting layers alone": _last_half_votes,
+    "votes and weights of the later half alone": _last_half_alone,
 }
 """Reading -> weights_NN from (similarity (L, N, N), K). Ours: a client counts among its K, negatives are 0, each
 layer's row is normalised over all clients, then layers are averaged and rows restricted to friends."""

@@ -65,18 +65,21 @@ def varied(config: RunConfig) -> tuple[object, ...]:
     return (config.method, config.parameters, *(getattr(config, name) for name in FIELDS))
 
 
-def final_scores(run: Run) -> dict[str, float]:
-    """The main metric by pair after the last round, averaged over clients that have models of their own."""
+def final_scores(run: Run, *, kind: str = "global") -> dict[str, float]:
+    """The main metric by pair after the last round, averaged over clients that have models of their own.
+
+    `kind` 'local' is of the clients' models before the last aggregation.
+    """
     frame = run.metrics
-    frame = frame[(frame["kind"] == "global") & (frame["round"] == frame["round"].max())]
+    frame = frame[(frame["kind"] == kind) & (frame["round"] == frame["round"].max())]
     main = frame["metric"] == frame["task"].map({name: task.main_metric for name, task in TASKS.items()})
     by_pair = frame[main].groupby(["domain", "task"], sort=False)["value"].mean()
     return {f"{domain}/{task}": float(value) for (domain, task), value in by_pair.items()}
 
 
-def gain(run: Run, reference: Run, tasks: Sequence[str] = ()) -> float:
+def gain(run: Run, reference: Run, tasks: Sequence[str] = (), *, kind: str = "global") -> float:
     """delta_m (percent) of a run against another one over some of its pairs, all by default; NaN for none."""
-    mine, its = final_scores(run), final_scores(reference)
+    mine, its = final_scores(run, kind=kind), final_scores(reference, kind=kind)
     chosen = [name for name in mine if not tasks or name in tasks]
     if not chosen:
         return float("nan")

@@ -221,22 +221,23 @@ def decay(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def courses(runs: Sequence[Run]) -> pd.DataFrame:
-    """How alike updates are at first and at last under each method at step 1, local training's never averaged clients
+    """How alike updates are at first and at last under each method and step, local training's never averaged clients
     among them: a row a run.
 
-    Columns: method, seed; partners_first, partners_last, others_first, others_last, mean cosines in the first and the
-    last sixth of the rounds.
+    Columns: method, server_lr, seed; partners_first, partners_last, others_first, others_last, mean cosines in the
+    first and the last sixth of the rounds; chosen_first, chosen_last, the share of partners among the friends of a
+    method that votes.
     """
     import pandas as pd
 
     rows = []
     for run in _usual(runs):
-        if run.config.server_lr != 1:
-            continue
-        frame, row = decay([run]), {"method": run.config.method, "seed": run.config.seed}
-        for column in ("partners", "others"):
-            blocks = _blocks(frame, column)[0]
-            row |= {f"{column}_first": blocks[0], f"{column}_last": blocks[-1]}
+        config, frame = run.config, decay([run])
+        row = {"method": config.method, "server_lr": config.server_lr, "seed": config.seed}
+        for column in ("partners", "others", "chosen"):
+            told = column != "chosen" or config.method == "matfl"
+            first, *_, last = _blocks(frame, column)[0] if told else (np.nan, np.nan)
+            row |= {f"{column}_first": first, f"{column}_last": last}
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -31,6 +31,7 @@ __all__ = [
     "compared",
     "contest",
     "costs",
+    "k_by_task",
     "k_sweep",
     "methods",
     "one_by_one",
@@ -245,24 +246,41 @@ def by_task(frame: pd.DataFrame, about: str) -> Table:
     )
 
 
-def over_rounds(frame: pd.DataFrame) -> Table:
-    """Notebook 02: `matfl.paper.studies.methods.rounds_apart`, a column a moment."""
+def over_rounds(frame: pd.DataFrame, about: str) -> Table:
+    """Notebooks 02, 03 and 06: `matfl.paper.studies.by_round`, a column a moment; `about` says what is compared."""
     import pandas as pd
 
     moments = {"global": "round {}", "local": "round {} before aggregation"}
     named = frame.assign(moment=[moments[kind].format(at) for kind, at in zip(frame["kind"], frame["round"])])
+    keys = list(frame.columns[: list(frame.columns).index("kind")])
     rows = {
         (*key, title): dict(zip(group["moment"], group[value]))
-        for key, group in named.groupby(["tasks", "against"], sort=False)
+        for key, group in named.groupby(keys, sort=False)
         for value, title in (("mean", "difference"), ("low", "95 % from"), ("high", "to"))
     }
-    index = pd.MultiIndex.from_tuples(rows, names=["tasks", "against", "points"])
     columns = list(dict.fromkeys(named["moment"]))
     return Table(
-        frame=pd.DataFrame(list(rows.values()), index=index, columns=columns),
+        frame=pd.DataFrame(
+            list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=[*keys, "points"]), columns=columns
+        ),
         columns=tuple((moment, Column(title=moment, digits=1, signed=True)) for moment in columns),
-        caption="delta_m of MaT-FL minus each other of the paper's four methods over the rounds, paired by seed, after "
-        "aggregation but for the last column; intervals are not adjusted.",
+        caption=f"{about} over the rounds: delta_m's difference, paired by seed, after aggregation but for the last "
+        "column; intervals are not adjusted.",
+    )
+
+
+def k_by_task(frame: pd.DataFrame) -> Table:
+    """Notebook 04: `k_sweep.tasks_apart`."""
+    percent = {"gain": "in this task", "low": "95 % from", "high": "to"}
+    points = {"without": "over the others", "without_low": "95 % from ", "without_high": "to "}
+    return Table(
+        frame=frame.set_index("pair"),
+        columns=(
+            *((name, Column(title=title, unit="%", digits=1, signed=True)) for name, title in percent.items()),
+            *((name, Column(title=title, unit="points", digits=1, signed=True)) for name, title in points.items()),
+        ),
+        caption="MaT-FL at K = 2 minus its mean over larger K, task by task: the difference of gains over single-task "
+        "FL, and delta_m's difference over the other tasks; intervals are not adjusted.",
     )
 
 

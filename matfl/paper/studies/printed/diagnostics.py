@@ -216,8 +216,8 @@ def fits(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
 
 
 def courses(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
-    """Notebook 09: partners' and others' cosines at first and at last, by method."""
-    titles = {"partners": "same task", "others": "other tasks"}
+    """Notebook 09: partners' and others' cosines at first and at last, by method and step."""
+    titles = {"partners": "same task", "others": "other tasks", "chosen": "partner chosen"}
     columns = tuple(
         (f"{name}_{when}", Column(title=f"{title}, {when} sixth", digits=3))
         for name, title in titles.items()
@@ -225,10 +225,10 @@ def courses(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     )
     never = "; clients of local training are never averaged" if "local" in set(frame["method"]) else ""
     return Table(
-        frame=frame.drop(columns="seed").groupby("method", sort=False).mean(),
+        frame=frame.drop(columns="seed").groupby(["method", "server_lr"], sort=False).mean(),
         columns=columns,
-        caption="Mean cosine of two clients' updates in the first and the last sixth of the rounds, by method at "
-        f"step 1{never}; {count(runs)}.",
+        caption="Mean cosine of two clients' updates in the first and the last sixth of the rounds, by method and "
+        f"server step, and how often MaT-FL's friends are partners{never}; {count(runs)}.",
     )
 
 

@@ -78,8 +78,11 @@ def astray(frame: pd.DataFrame) -> Table:
     )
 
 
-def attacked(runs: Sequence[Run], frame: pd.DataFrame, floor: pd.DataFrame) -> Table:
-    """What is left after training under attack; the frames are those of `hostile.table` and `hostile.floor`."""
+def attacked(runs: Sequence[Run], frame: pd.DataFrame, floor: pd.DataFrame, *, when: str = "after") -> Table:
+    """What is left under attack; the frames are those of `hostile.table` and `hostile.floor`.
+
+    `when` is 'after' or 'before': on which side of the last aggregation their scores were taken.
+    """
     import pandas as pd
 
     titles = {
@@ -95,7 +98,8 @@ def attacked(runs: Sequence[Run], frame: pd.DataFrame, floor: pd.DataFrame) -> T
     by_pair = floor[[name for name in floor if "/" in name]].mean()
     unlearnt = " and ".join(pair_title(str(pair)) for pair, level in by_pair.items() if level >= 0)
     level = f" Not above the constant answer without attackers: {unlearnt or 'no task'}." if len(floor) else ""
-    words = "Training under attack: delta_m against the honest run of single-task FL; each seed draws its attackers"
+    words = f"Training under attack, {when} the last aggregation: delta_m against the honest run of single-task FL"
+    words += "; each seed draws its attackers"
     table = _by(shown, ["attack", "defence"], columns, f"{words}; {described(runs)}.{level}")
     return replace(table, references=(CONSTANT,))
 
