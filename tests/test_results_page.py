@@ -253,7 +253,7 @@ def test_what_is_so_of_one_task_or_round_of_the_sweeps():
     many = records("scenes", "03_clients_per_task_table_over_rounds").set_index(
         ["clients_per_task", "against", "points"]
     )
-    late = many.loc[(1, "fedprox"), "round 50"]
+    late = many.loc[(1, "fedprox")]["round 50"]
     assert "at 50 by {:.1f} to {:.1f}: Table 03.2".format(late["95 % from"], late["to"]) in text
     courses = records("scenes", "09_why_table_courses").set_index(["method", "server_lr"])
     first, own = courses.loc[("matfl", 1.0)], courses.loc[("matfl", 1.4142)]
