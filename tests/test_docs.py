@@ -45,8 +45,7 @@ def test_every_public_name_says_what_it_is():
 def test_relative_links_lead_to_files(page):
     for target in LINK.findall(page.read_text(encoding="utf-8")):
         if not re.match(r"[a-z]+:", target):
-            there = ROOT / target if page.parent == ROOT / "docs" and "ipynb" in target else page.parent / target
-            assert there.exists(), f"{page.name}: {target}"
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

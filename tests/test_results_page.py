@@ -17,7 +17,7 @@ METHODS = {
     "plain many-task FL": "fedavg",
     "FedProx": "fedprox",
     "MaT-FL": "matfl",
-    "soft groups of whole updates": "soft_grouping",
+    "soft groups by one cosine over the voting layers": "soft_grouping",
 }
 TYPES = {
     "segmentation": "semseg",
@@ -250,10 +250,9 @@ def test_what_is_so_of_one_task_or_round_of_the_sweeps():
     order = ["difference", "to", "95 % from"]
     for words, at in (("by {:.1f} points at round 10 ({:.1f} to {:.1f})", 10), ("{:.1f} at 20 ({:.1f} to {:.1f};", 20)):
         assert words.format(*abs(two.loc[order, f"round {at}"])) in text
-    many = records("scenes", "03_clients_per_task_table_over_rounds").set_index(
-        ["clients_per_task", "against", "points"]
-    )
-    late = many.loc[(1, "fedprox")]["round 50"]
+    many = records("scenes", "03_clients_per_task_table_over_rounds")
+    one = many[(many["clients_per_task"] == 1) & (many["against"] == "fedprox")]
+    late = one.set_index("points")["round 50"]
     assert "at 50 by {:.1f} to {:.1f}: Table 03.2".format(late["95 % from"], late["to"]) in text
     courses = records("scenes", "09_why_table_courses").set_index(["method", "server_lr"])
     first, own = courses.loc[("matfl", 1.0)], courses.loc[("matfl", 1.4142)]

@@ -42,10 +42,12 @@ class Local:
     ...         local.train(correct=local.pull(0.1))
     ...         local.memory["rounds"] = local.memory.get("rounds", torch.zeros(1)) + 1
     ...         return {"rounds": local.memory["rounds"]}
+    ...     def reply_shapes(self, before, client):
+    ...         return {"rounds": (1,)}
     ...     def mix(self, round):
     ...         return matfl.Mixing(weights_NN=round.rows(torch.ones(round.n, round.n)))
-    >>> matfl.run("smoke", method="pulled").finished
-    True
+    >>> matfl.run("smoke", method="pulled").rounds[0]["excluded"]
+    {}
     """
 
     config: RunConfig

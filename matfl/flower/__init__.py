@@ -1,7 +1,7 @@
 """The same rounds on Flower: clients in processes or machines of their own (extra `matfl[flower]`).
 
 `flwr run flower_app` starts `server_app`, which sends messages to the `client_app` of each node. What a server does is
-`matfl.server.server`, what a client does `matfl.runs.engine.client_round`: a federation ends as the local run of its
+`matfl.server.server`, what a client does `matfl.runs.clients.client_round`: a federation ends as the local run of its
 config.
 """
 

@@ -100,8 +100,8 @@ class Stock:
         if self.trains:
             return text.replace("would be", "are now") + "Finished rounds are stored, so it can be interrupted."
         return text + (
-            'Nothing is trained now: `train = "yes"` in the cell of the parameters trains them '
-            f"(as `matfl reproduce --preset {self.preset}` does); until then is drawn what is there."
+            'Nothing is trained now: `train = "yes"` in the cell of the parameters trains them; until then what is '
+            "there is drawn."
         )
 
     __repr__ = __str__
