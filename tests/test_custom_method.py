@@ -20,7 +20,7 @@ from matfl.runs.predict import models_of
 from matfl.runs.run import Run, load_or_run
 from matfl.runs.workspace import Workspace
 from matfl.server.grouping import normalise, similarity
-from matfl.server.methods import METHODS, method
+from matfl.server.methods import METHODS, Method, Mixing, method
 
 
 @pytest.fixture
@@ -40,6 +40,28 @@ def test_a_registered_method_decides_the_weights(tmp_path, registered):
     weights = Run(tmp_path / "run").diagnostics["weights"][0]
     np.testing.assert_allclose(weights.sum(1), 1, atol=1e-6)
     assert ((weights > 0).sum(1) <= 2).all()
+
+
+def test_a_round_without_anybody_is_a_warning(tmp_path):
+    """A method whose clients return what it never announced would seem to train."""
+
+    class Telling(Method):
+        name, title, description = "telling", "Telling", "returns what it does not announce"
+
+        def client(self, local):
+            local.train()
+            return {"rounds": torch.ones(1)}
+
+        def mix(self, round):
+            return Mixing(weights_NN=torch.eye(round.n))
+
+    METHODS.register(Telling())
+    try:
+        with pytest.warns(UserWarning, match="round 1: every client was left out, client 0 since: message 'rounds'"):
+            federation.run(tiny(method="telling", rounds=1), tmp_path / "run", cache_dir=tmp_path / "cache")
+    finally:
+        METHODS.remove("telling")
+    assert Run(tmp_path / "run").rounds[0]["participants"] == []
 
 
 def test_an_unknown_method_names_the_known_ones(tmp_path):
