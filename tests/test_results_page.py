@@ -1,5 +1,6 @@
 """Tables of README and docs/results.md say what the committed tables behind them say."""
 
+import json
 import re
 from pathlib import Path
 
@@ -240,6 +241,28 @@ def test_what_attacks_leave_before_the_last_aggregation():
     assert "at +{:.1f} (sd {:.1f}) under plain averaging".format(*others.loc["Plain Many-Task FL"]) in text
     assert "at {:.1f} (sd {:.1f}) under MaT-FL".format(*others.loc["MaT-FL"]) in text
     assert f"stands at {found.loc[('any', 'constant answer'), 'all']:.1f} then" in text
+
+
+def test_clients_a_task_on_photographs():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    judged = json.loads((ROOT / "figures" / "photos" / "03_clients_per_task.json").read_text(encoding="utf-8"))
+    found = {claim["claim"]: claim["evidence"] for claim in judged["claims"]}
+    number = r"a task: (-?[\d.]+) .*?Holm p 0(\.\d+)"
+    for title, words in (
+        ("plain many-task FL", "above plain many-task FL by {} and {} (p {} and {})"),
+        ("FedProx", "above FedProx by {} and {} (p {} and {})"),
+    ):
+        (claim,) = (claim for claim in found if f"MaT-FL beats {title}" in claim)
+        means, ps = zip(*re.findall(number, found[claim]))
+        assert words.format(*means, *ps) in text
+    (claim,) = (claim for claim in found if "MaT-FL beats single-task FL" in claim)
+    (one, _), (two, p) = re.findall(number, found[claim])
+    low, high = re.search(r"1 a task: .*?interval (\S+) to ([\d.]+)", found[claim]).groups()
+    assert f"({one}, {low} to {high}, with one client; {two}, p {p}, with two)" in text
+    segmentation = next(evidence for claim, evidence in found.items() if "segmentation gets worse" in claim)
+    ours, alone = (re.findall(r"0(\.\d{3})", part) for part in segmentation.partition("Seg. mIoU 0")[2].split(";"))
+    assert f"FL's {alone[0]} and {alone[1]})" in text
+    assert f"and {ours[-1]};" in text
 
 
 def test_what_is_so_of_one_task_or_round_of_the_sweeps():
