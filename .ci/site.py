@@ -23,11 +23,13 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown: str, page, **_: object) -> str:
-    """A page of `project/` is the file of that name in the root; its links lead from where the page lies, as those of
-    other pages do that lead to notebooks, which are beside `docs/` in the repository and in it on the site."""
+    """A page of `project/` is the file of that name in the root. Links of pages in `docs/` to `../notebooks/` lead to
+    `notebooks/`, where the site has them."""
     folder, _, name = page.file.src_uri.rpartition("/")
+    if not folder:
+        return markdown.replace("](../notebooks/", "](notebooks/")
     if folder != "project":
-        return markdown.replace("](../notebooks/", "](notebooks/") if not folder else markdown
+        return markdown
     text = (ROOT / FILES[name]).read_text(encoding="utf-8")
     text = re.sub(r"\]\(docs/", "](../", text)
     return re.sub(r"\]\(([A-Z]+\.md)", lambda found: f"]({found[1].lower()}", text)

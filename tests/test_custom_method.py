@@ -57,7 +57,7 @@ def test_a_round_without_anybody_is_a_warning(tmp_path):
 
     METHODS.register(Telling())
     try:
-        with pytest.warns(UserWarning, match="round 1: every client was left out, client 0 since: message 'rounds'"):
+        with pytest.warns(UserWarning, match="round 1: every client was left out; client 0: message 'rounds'"):
             federation.run(tiny(method="telling", rounds=1), tmp_path / "run", cache_dir=tmp_path / "cache")
     finally:
         METHODS.remove("telling")

@@ -218,6 +218,17 @@ def test_without_a_preset_each_notebook_is_drawn_at_its_own(small: Path) -> None
 
 
 @pytest.mark.slow
+def test_the_last_notebook_begins_when_the_others_have_ended(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "LAST", "90_first")
+    write_notebook(
+        small / "notebooks" / "90_first.ipynb",
+        'preset: str = "quick"  # the preset\ntrain: str = "ask"  # missing\nnumber: int = 1  # a number',
+        "import os, pathlib\nassert (pathlib.Path(os.environ['MATFL_FIGURES']) / '91_second.json').exists()",
+    )
+    assert reproduce(preset="smoke", **there(small)) == 0
+
+
+@pytest.mark.slow
 def test_without_training_only_what_is_stored_is_used(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("trains")

@@ -144,6 +144,9 @@ def test_what_is_so_at_other_rounds():
         return found.loc[(tasks, against)]
 
     five, nine = (moments("scenes", tasks, "single_task") for tasks in ("outdoor5", "scenes9"))
+    below = [name for name in five if name.startswith("round") and five.loc["to", name] < 0]
+    assert below == ["round 30", "round 60"]
+    assert "below 0 at rounds 30 and 60 alone" in text
     late = [five[f"round {at}"] for at in (40, 50)]
     assert {f"{values['difference']:.1f}" for values in late} == {"-0.2"}
     bounds = "; ".join("{:.1f} to {:.1f}".format(*values[["95 % from", "to"]]) for values in late)
@@ -260,9 +263,9 @@ def test_clients_a_task_on_photographs():
     low, high = re.search(r"1 a task: .*?interval (\S+) to ([\d.]+)", found[claim]).groups()
     assert f"({one}, {low} to {high}, with one client; {two}, p {p}, with two)" in text
     segmentation = next(evidence for claim, evidence in found.items() if "segmentation gets worse" in claim)
-    ours, alone = (re.findall(r"0(\.\d{3})", part) for part in segmentation.partition("Seg. mIoU 0")[2].split(";"))
-    assert f"FL's {alone[0]} and {alone[1]})" in text
-    assert f"and {ours[-1]};" in text
+    ours = re.findall(r"0(\.\d{3}) with", segmentation)
+    alone = re.findall(r"0(\.\d{3})", segmentation.partition("single-task FL")[2])
+    assert "(mIoU {} and {}; single-task FL's {} and {})".format(*ours, *alone) in text
 
 
 def test_what_is_so_of_one_task_or_round_of_the_sweeps():
@@ -276,7 +279,7 @@ def test_what_is_so_of_one_task_or_round_of_the_sweeps():
     many = records("scenes", "03_clients_per_task_table_over_rounds")
     one = many[(many["clients_per_task"] == 1) & (many["against"] == "fedprox")]
     late = one.set_index("points")["round 50"]
-    assert "at 50 by {:.1f} to {:.1f}: Table 03.2".format(late["95 % from"], late["to"]) in text
+    assert "with one client {:.1f} to {:.1f} at 50".format(late["95 % from"], late["to"]) in text
     courses = records("scenes", "09_why_table_courses").set_index(["method", "server_lr"])
     first, own = courses.loc[("matfl", 1.0)], courses.loc[("matfl", 1.4142)]
     assert f"in {first['chosen_last']:.0%}".replace("%", " %") in text

@@ -233,6 +233,8 @@ def test_what_ends_at_a_constant_answer_has_forgotten_all():
     assert found.loc[0, "outdoor/semseg"] == pytest.approx(-50)
     assert found.loc[0, "outdoor/normals"] == pytest.approx(-100), "an error that doubles"
     assert found.loc[1, "all"] == pytest.approx((4 * -20 - 25 + 0) / 6)
+    before = hostile.floor(runs, [constant(0, 0.5), constant(1, 0.8)], kind="local").set_index("seed")
+    assert (before["all"] > found["all"]).all(), "made-up scores before aggregation are worse"
     free = [name for name in names if name not in hostile._attacked(runs[0])]
     assert found.loc[0, "others"] == pytest.approx(found.loc[0, free].mean())
     table = printed.attacked(runs, hostile.table(runs), found.reset_index())

@@ -367,6 +367,17 @@ def test_differences_over_the_rounds_and_before_aggregation() -> None:
         assert row[["mean", "low", "high", "n"]].tolist() == pytest.approx(
             expected[["mean", "low", "high", "n"]].tolist()
         )
+    assert set(found.index.get_level_values("round")) == {1, last}
+    first = found.loc[("outdoor5", "fedavg", "global", 1), "mean"]
+    assert first > 7, "of that round, in which the baseline had 30 % less"
+    local = found.loc[("outdoor5", "fedavg", "local", last), "mean"]
+    for run in runs:
+        if run.config.method == "matfl":
+            run.metrics.loc[run.metrics["kind"].eq("local") & run.metrics["task"].eq("sal"), "value"] *= 1.1
+    changed = methods.rounds_apart(runs).set_index(["tasks", "against", "kind", "round"])["mean"]
+    assert changed["outdoor5", "fedavg", "local", last] > local + 1
+    after = changed.drop("local", level="kind")
+    assert after.to_numpy() == pytest.approx(found["mean"].drop("local", level="kind").to_numpy()), "nothing else moved"
     table = printed.over_rounds(found.reset_index(), "MaT-FL minus each")
     assert list(table.frame.columns)[-2:] == [f"round {last}", f"round {last} before aggregation"]
     assert table.frame.loc[("outdoor5", "fedavg", "difference"), f"round {last}"] == pytest.approx(6.0)
@@ -528,6 +539,10 @@ def test_a_tiny_k_against_larger_ones_task_by_task() -> None:
     assert len(printed.k_by_task(found.reset_index()).frame) == 9
     few = [run for run in runs if run.config.k != 2 or run.config.method == "single_task"]
     assert k_sweep.tasks_apart(few).empty
+    partly = [run for run in runs if (run.config.seed, run.config.k) != (2, 18)]
+    assert k_sweep.tasks_apart(partly).set_index("pair").loc["outdoor/edge", "gain"] == pytest.approx(2.5)
+    alone = k_sweep.plan("scenes", seeds=2, tasks="outdoor/semseg", ks="2,4", settings="clients_per_task=4")
+    assert k_sweep.tasks_apart([fake_run(config) for config in alone.configs]).empty
 
 
 def test_one_k_of_many_that_lies_below_a_baseline_by_chance_decides_nothing() -> None:

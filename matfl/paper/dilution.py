@@ -171,7 +171,7 @@ class Fading(NamedTuple):
 def fit_fading(cosines_R: NDArray[np.floating]) -> Fading:
     """`fading` closest to the measured cosines, by least squares; NaN with fewer than four, or a NaN among them.
 
-    To five digits after the point: in further ones a search ends elsewhere on another kind of processor.
+    Rounded to five decimals: beyond them the search ends elsewhere on another kind of processor.
     """
     from scipy.optimize import least_squares
 

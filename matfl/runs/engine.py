@@ -272,9 +272,7 @@ def _round(
     after, record = collection.finish()
     if record.row["excluded"] and not record.row["participants"]:
         client, why = next(iter(record.row["excluded"].items()))
-        warnings.warn(
-            f"round {after.rounds_done}: every client was left out, client {client} since: {why}", stacklevel=3
-        )
+        warnings.warn(f"round {after.rounds_done}: every client was left out; client {client}: {why}", stacklevel=3)
     _wait_for(simulation.device)
     spent["mix"] = time.perf_counter() - began - spent["train"] - spent["evaluate"]
     if server.evaluates(after.rounds_done):

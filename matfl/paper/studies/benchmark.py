@@ -178,7 +178,8 @@ def gains(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_gains(frame: pd.DataFrame) -> pd.DataFrame:
-    """`gains` averaged over all tasks, over those of each domain, and over all but the one that gains most or least.
+    """`gains` averaged over all tasks, over those of each domain, over all but the one that gains most, and over all
+    but the one that gains least.
 
     Columns: sharing, over (in words), mean, low, high (95 % t interval over seeds), seeds.
     """

@@ -18,18 +18,19 @@ def by_round(
 ) -> pd.DataFrame:
     """For each of `pairs` the first minus the second, paired by seed; one that has no runs is left out.
 
-    The two are values of `column`, and stand within one value of `by` (both fields of `CASE`). delta_m is against
-    single-task FL of the same round. Columns: `by`, ours, against, kind ('global', after aggregation, or 'local', only
-    at the last round), round, mean, low, high (95 % t interval over paired seeds), n.
+    The two are values of `column`, and stand within one value of `by` (both fields of `CASE`); with another `column`
+    than the method they are MaT-FL's runs alone. delta_m is against single-task FL of the same round. Columns: `by`,
+    ours, against, kind ('global', after aggregation, or 'local', before it, of the last round alone), round, mean, low,
+    high (95 % t interval over paired seeds), n.
     """
     import pandas as pd
 
     rows = []
     for kind, frame in (("global", scores(runs)), ("local", final(runs, kind="local"))):
         for at, part in delta_table(frame).groupby("round"):
-            named = part if column == "method" else _grouping(part, column)
+            named = part if column == "method" else _by_column(part, column)
             for ours, against in pairs:
-                found = differences(named, "delta_m", method=ours, against=against, by=(by,))  # type: ignore[arg-type]
+                found = differences(named, "delta_m", method=ours, against=against, by=(by,))
                 for where, value in found.items():
                     row = {by: where, "ours": ours, "against": against, "kind": kind, "round": at}
                     rows.append(row | {"mean": value.mean, "low": value.low, "high": value.high, "n": value.n})
@@ -37,7 +38,7 @@ def by_round(
     return pd.DataFrame(rows, columns=columns).sort_values([by, "ours", "against"], key=_places, kind="stable")
 
 
-def _grouping(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+def _by_column(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """MaT-FL's rows, told apart by another field than the method."""
     own = frame[frame["method"] == "matfl"]
     return own.assign(method=own[column])

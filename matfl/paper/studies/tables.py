@@ -127,7 +127,7 @@ def summary(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
 
 
 def differences(
-    frame: pd.DataFrame, value: str, *, method: str, against: str, by: Sequence[str] = ("tasks",)
+    frame: pd.DataFrame, value: str, *, method: Hashable, against: Hashable, by: Sequence[str] = ("tasks",)
 ) -> dict[Hashable, Estimate]:
     """`method` minus `against` in a column, paired by seed: an `Estimate` for each group of `by` that has both.
 

@@ -225,8 +225,8 @@ def courses(runs: Sequence[Run]) -> pd.DataFrame:
     among them: a row a run.
 
     Columns: method, server_lr, seed; partners_first, partners_last, others_first, others_last, mean cosines in the
-    first and the last sixth of the rounds; chosen_first, chosen_last, the share of partners among the friends of a
-    method that votes.
+    first and the last sixth of the rounds; chosen_first, chosen_last, how often a client's partners are among its
+    friends, of MaT-FL's runs (NaN of others).
     """
     import pandas as pd
 
@@ -236,8 +236,8 @@ def courses(runs: Sequence[Run]) -> pd.DataFrame:
         row = {"method": config.method, "server_lr": config.server_lr, "seed": config.seed}
         for column in ("partners", "others", "chosen"):
             told = column != "chosen" or config.method == "matfl"
-            first, *_, last = _blocks(frame, column)[0] if told else (np.nan, np.nan)
-            row |= {f"{column}_first": first, f"{column}_last": last}
+            blocks = _blocks(frame, column)[0] if told else [np.nan]
+            row |= {f"{column}_first": blocks[0], f"{column}_last": blocks[-1]}
         rows.append(row)
     return pd.DataFrame(rows)
 

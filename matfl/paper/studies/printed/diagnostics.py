@@ -228,7 +228,7 @@ def courses(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
         frame=frame.drop(columns="seed").groupby(["method", "server_lr"], sort=False).mean(),
         columns=columns,
         caption="Mean cosine of two clients' updates in the first and the last sixth of the rounds, by method and "
-        f"server step, and how often MaT-FL's friends are partners{never}; {count(runs)}.",
+        f"server step, and how often MaT-FL's clients choose their partners{never}; {count(runs)}.",
     )
 
 
