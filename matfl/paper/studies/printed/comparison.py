@@ -226,19 +226,26 @@ def compared(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     )
 
 
+def _differences(unit: str, **titles: str) -> tuple[tuple[str, Column], ...]:
+    """Columns of signed differences with one digit, by name."""
+    return tuple((name, Column(title=title, unit=unit, digits=1, signed=True)) for name, title in titles.items())
+
+
+_IN_TASK = _differences("%", gain="in this task", low="95 % from", high="to")
+_OVER_OTHERS = _differences("points", without="over the others", without_low="95 % from ", without_high="to ")
+
+
 def by_task(frame: pd.DataFrame, about: str) -> Table:
     """Notebooks 02 and 11: `matfl.paper.studies.by_task`; `about` says whose difference it is."""
     steps = frame["server_lr"] != 1
     named = [f"{method_title(m)}, step {s:.3g}" for m, s in zip(frame["against"], frame["server_lr"])]
     rows = frame.assign(against=named if steps.any() else frame["against"]).drop(columns="server_lr")
-    percent = {"gain": "in this task", "low": "95 % from", "high": "to"}
-    points = {"without": "over the others", "without_low": "95 % from ", "without_high": "to "}
     return Table(
         frame=rows.set_index(["tasks", "against", "pair"]),
         columns=(
-            *((name, Column(title=title, unit="%", digits=1, signed=True)) for name, title in percent.items()),
+            *_IN_TASK,
             ("share", Column(title="its share", unit="%", digits=0)),
-            *((name, Column(title=title, unit="points", digits=1, signed=True)) for name, title in points.items()),
+            *_OVER_OTHERS,
         ),
         caption=f"{about}, task by task: the difference of gains over single-task FL, its share of the whole "
         "difference (where that is told from 0), and delta_m's difference over the other tasks, p by Holm over the "
@@ -271,14 +278,9 @@ def over_rounds(frame: pd.DataFrame, about: str) -> Table:
 
 def k_by_task(frame: pd.DataFrame) -> Table:
     """Notebook 04: `k_sweep.tasks_apart`."""
-    percent = {"gain": "in this task", "low": "95 % from", "high": "to"}
-    points = {"without": "over the others", "without_low": "95 % from ", "without_high": "to "}
     return Table(
         frame=frame.set_index("pair"),
-        columns=(
-            *((name, Column(title=title, unit="%", digits=1, signed=True)) for name, title in percent.items()),
-            *((name, Column(title=title, unit="points", digits=1, signed=True)) for name, title in points.items()),
-        ),
+        columns=(*_IN_TASK, *_OVER_OTHERS),
         caption="MaT-FL at K = 2 minus its mean over larger K, task by task: the difference of gains over single-task "
         "FL, and delta_m's difference over the other tasks; intervals are not adjusted.",
     )
