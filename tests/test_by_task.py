@@ -12,7 +12,7 @@ from synthetic_runs import FakeRun, fake_run
 from matfl.config.run_config import override, smoke
 from matfl.paper.studies import methods, printed
 from matfl.paper.studies.base import setting
-from matfl.paper.studies.by_task import by_task
+from matfl.paper.studies.by_task import by_task, gains
 
 SEEDS = (0, 1, 2)
 GAINS = {
@@ -76,13 +76,35 @@ def test_what_is_not_told_from_0_has_no_shares_and_p_is_adjusted_over_the_oppone
     assert far == pytest.approx(2 * stats.ttest_1samp([12.0, 13.0, 14.0], 0).pvalue), "the smaller of two, by Holm"
 
 
+def test_gains_by_task_are_single_task_fls_0_and_average_to_delta_m() -> None:
+    found = gains(runs())
+    wide = found.pivot(index=["method", "server_lr", "seed"], columns="pair", values="gain")
+    assert wide.loc["single_task"].abs().max(axis=None) < 1e-9
+    for (method, step), expected in GAINS.items():
+        assert wide.loc[(method, step), "outdoor/semseg"].tolist() == pytest.approx(expected)
+        others = wide.loc[(method, step)].drop(columns="outdoor/semseg")
+        assert others.to_numpy() == pytest.approx(float(method != "single_task"))
+    at_1 = [r for r in runs() if r.config.server_lr == 1]
+    whole = methods.deltas(at_1).set_index(["method", "seed"])["delta_m"]
+    assert gains(at_1).groupby(["method", "seed"])["gain"].mean().to_dict() == pytest.approx(whole.to_dict())
+    table = printed.gains(at_1, gains(at_1))
+    assert table.frame.loc[("outdoor5", "matfl"), "outdoor/semseg"] == pytest.approx(10)
+    assert table.spread.loc[("outdoor5", "matfl"), "outdoor/semseg"] == pytest.approx(1)
+    assert table.frame.columns[0] == "outdoor/semseg"
+    assert "Norm. (outdoor) (%) ↑" in table.markdown(), "an error's gain is better the higher it is"
+
+
 def test_nothing_to_take_apart() -> None:
     one_task = [r for seed in SEEDS for r in _of_one_task(seed)]
     assert by_task(one_task, ("matfl", 1.0), [("single_task", 1.0)]).empty
     assert by_task([], ("matfl", 1.0), [("single_task", 1.0)]).empty
     assert by_task(runs(), ("pcgrad", 1.0), [("single_task", 1.0)]).empty
-    table = printed.by_task(by_task([], ("matfl", 1.0), []), "A minus B")
-    assert table.markdown().endswith("\n\nNothing to show here for these parameters.\n")
+    assert gains(one_task).empty
+    for table in (
+        printed.by_task(by_task([], ("matfl", 1.0), []), "A minus B"),
+        printed.gains(one_task, gains(one_task)),
+    ):
+        assert table.markdown().endswith("\n\nNothing to show here for these parameters.\n")
 
 
 def _of_one_task(seed: int) -> list[FakeRun]:

@@ -241,8 +241,22 @@ def test_what_ends_at_a_constant_answer_has_forgotten_all():
     assert "Not above the constant answer without attackers: Depth (indoor)." in table.caption
     assert "| any " in (last := table.markdown().splitlines()[-1])
     assert last.count("*-") == 3
+    constants, keys = [constant(0, 0.5), constant(1, 0.8), *told_records()], ["defence", "attack", "pair", "seed"]
+    above = hostile.above_floor(runs, constants).set_index(keys)["above"].sort_index()
+    assert above["matfl", "copy", "outdoor/semseg"].to_dict() == pytest.approx({0: 100, 1: 25})
+    assert above["matfl", "copy", "outdoor/normals", 0] == pytest.approx(50), "half the error"
+    assert above.xs("indoor/depth", level="pair").abs().max() < 1e-9
+    assert above.xs("outdoor/normals", level="pair").gt(0).all()
+    worse = hostile.above_floor(runs, constants, kind="local").set_index(keys)["above"]
+    assert worse["matfl", "copy", "outdoor/semseg", 0] < 100
+    by_task = printed.above_floor(runs, hostile.above_floor(runs, constants))
+    assert list(by_task.frame.columns) == names
+    assert by_task.frame.loc[("flip", "MaT-FL"), "outdoor/semseg"] == pytest.approx((100 + 25) / 2)
+    assert list(dict.fromkeys(by_task.frame.index.get_level_values("attack"))) == ["none", *hostile.TRAINED, "lie"]
     empty = hostile.floor(runs, told_records())
     assert empty.empty
+    nothing = printed.above_floor(runs, hostile.above_floor(runs, told_records()))
+    assert "Nothing to show here" in nothing.markdown()
     assert "constant" not in printed.attacked(runs, hostile.table(runs), empty).markdown()
 
 

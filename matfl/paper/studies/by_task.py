@@ -1,4 +1,4 @@
-"""What each task adds to a difference of delta_m, and what is left of the difference without it."""
+"""Gains task by task: what each adds to a difference of delta_m, and what is left of the difference without it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matfl.tasks.meters import delta_m
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Entrant", "by_task"]
+__all__ = ["Entrant", "by_task", "gains"]
 
 Entrant = tuple[str, float]
 """A method and its server step."""
@@ -50,6 +50,23 @@ def by_task(runs: Sequence[RunLike], ours: Entrant, others: Sequence[Entrant]) -
                 row = (tasks, *other, pair, task.mean, task.low, task.high, share)
                 rows.append((*row, rest.mean, rest.low, rest.high, rest.p_holm))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def gains(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """Each run's gain over single-task FL of the same seed at step 1 after the last round, task by task, in percent.
+
+    Columns: tasks, method, server_lr, seed, pair, gain; the mean over pairs is delta_m. No rows for a single task.
+    """
+    import pandas as pd
+
+    rows = [
+        (tasks, *entrant, seed, pair, value)
+        for tasks, by_entrant in _gains(runs).items()
+        for entrant, frame in by_entrant.items()
+        for seed, values in frame.iterrows()
+        for pair, value in values.items()
+    ]
+    return pd.DataFrame(rows, columns=["tasks", "method", "server_lr", "seed", "pair", "gain"])
 
 
 def _told_from_0(value: Estimate) -> bool:

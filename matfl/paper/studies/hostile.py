@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from matfl.runs.run import Run
 
-__all__ = ["DEFENCES", "claims", "defence", "floor", "lies", "plan", "table", "weights"]
+__all__ = ["DEFENCES", "above_floor", "claims", "defence", "floor", "lies", "plan", "table", "weights"]
 
 DEFENCES: Mapping[str, Mapping[str, object]] = {
     "single_task": {"method": "single_task"},
@@ -123,8 +123,7 @@ def floor(runs: Sequence[Run], records: Sequence[Record], *, kind: str = "global
 
     rows = []
     for seed, run in _honest(runs).items():
-        found = levels([record for record in records if record.values.get("seed", seed) == seed])
-        scores, constant = final_scores(run, kind=kind), dict(zip(found["pair"], found["chance"]))
+        scores, constant = final_scores(run, kind=kind), _constant(records, seed)
         if set(scores) <= set(constant):
             chosen = {"attacked": _attacked(run), "others": _free(run), "all": list(scores)}
             chosen |= {pair: [pair] for pair in scores}
@@ -135,6 +134,30 @@ def floor(runs: Sequence[Run], records: Sequence[Record], *, kind: str = "global
             }
             rows.append({"seed": seed, **row})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["seed", "attacked", "others", "all"])
+
+
+def above_floor(runs: Sequence[Run], records: Sequence[Record], *, kind: str = "global") -> pd.DataFrame:
+    """How far each model is above the best answer that never looks at a picture, in percent of that answer's score.
+
+    Columns: defence, attack, seed, pair, above (below 0: worse than it); no rows where constant answers are not among
+    `records`. `kind` is that of `table`.
+    """
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        constant = _constant(records, run.config.seed)
+        for pair, score in final_scores(run, kind=kind).items():
+            if pair in constant:
+                above = delta_m({pair: score}, {pair: constant[pair]})
+                rows.append((defence(run.config), run.config.attack, run.config.seed, pair, above))
+    return pd.DataFrame(rows, columns=["defence", "attack", "seed", "pair", "above"])
+
+
+def _constant(records: Sequence[Record], seed: int) -> dict[str, float]:
+    """Constant answers' scores by pair on a seed's pictures; of real ones all seeds have the same."""
+    found = levels([record for record in records if record.values.get("seed", seed) == seed])
+    return dict(zip(found["pair"], found["chance"]))
 
 
 def weights(runs: Sequence[Run]) -> pd.DataFrame:

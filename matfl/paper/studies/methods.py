@@ -27,7 +27,7 @@ from matfl.paper.studies.base import (
     sizes,
 )
 from matfl.paper.studies.by_round import by_round
-from matfl.paper.studies.by_task import by_task
+from matfl.paper.studies.by_task import by_task, gains
 from matfl.paper.studies.photographs import levels_jobs
 from matfl.paper.studies.server_step import with_own_steps
 from matfl.paper.studies.tables import RunLike, delta_table, differences, final, ordered_pairs, scores, summary, tidy
@@ -45,6 +45,7 @@ __all__ = [
     "compare",
     "curves",
     "deltas",
+    "gains",
     "one_by_one",
     "plan",
     "rounds_apart",

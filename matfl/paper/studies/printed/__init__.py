@@ -10,6 +10,7 @@ from matfl.paper.studies.printed.comparison import (
     compared,
     contest,
     costs,
+    gains,
     k_by_task,
     k_sweep,
     methods,
@@ -38,6 +39,7 @@ from matfl.paper.studies.printed.diagnostics import (
     variants,
 )
 from matfl.paper.studies.printed.scale import (
+    above_floor,
     absences,
     astray,
     attacked,
@@ -50,6 +52,7 @@ from matfl.paper.studies.printed.scale import (
 
 __all__ = [
     "CONSTANT",
+    "above_floor",
     "absences",
     "agreement",
     "astray",
@@ -67,6 +70,7 @@ __all__ = [
     "courses",
     "dilution",
     "fits",
+    "gains",
     "grouping",
     "growth",
     "k_by_task",

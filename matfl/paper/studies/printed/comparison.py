@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from matfl.paper.names import STAND_IN, method_title, table_title
+from matfl.paper.names import STAND_IN, method_title, pair_title, table_title
 from matfl.paper.studies.captions import conditions
 from matfl.paper.studies.clients_per_task import deltas as scaled_deltas
 from matfl.paper.studies.methods import PAPER, deltas
@@ -31,6 +31,7 @@ __all__ = [
     "compared",
     "contest",
     "costs",
+    "gains",
     "k_by_task",
     "k_sweep",
     "methods",
@@ -250,6 +251,22 @@ def by_task(frame: pd.DataFrame, about: str) -> Table:
         caption=f"{about}, task by task: the difference of gains over single-task FL, its share of the whole "
         "difference (where that is told from 0), and delta_m's difference over the other tasks, p by Holm over the "
         "opponents.",
+    )
+
+
+def gains(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
+    """Notebook 02: `matfl.paper.studies.by_task.gains` at one server step, a column a task."""
+    keys = ["tasks", "method"]
+    grouped = frame.groupby([*keys, "pair"], sort=False)["gain"]
+    order = ordered_pairs(dict.fromkeys(frame["tasks"]))
+    rows = frame.set_index(keys).index.unique()
+    mean, sd = (found.unstack("pair").reindex(index=rows, columns=order) for found in (grouped.mean(), grouped.std()))
+    return Table(
+        frame=mean.assign(seeds=frame.groupby(keys)["seed"].nunique()),
+        spread=sd,
+        columns=tuple((p, Column(title=pair_title(p), unit="%", better=1, digits=1, signed=True)) for p in order),
+        caption="Gain over single-task FL of the same seed in each task's main metric; a row's mean is delta_m; "
+        f"{described(runs)}. Rows of fewer seeds are means over fewer pictures, and never bold.",
     )
 
 

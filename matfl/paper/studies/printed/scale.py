@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from matfl.runs.run import Run
 
-__all__ = ["absences", "astray", "attacked", "away", "growth", "packings", "releases", "secure_sums"]
+__all__ = ["above_floor", "absences", "astray", "attacked", "away", "growth", "packings", "releases", "secure_sums"]
 
 PARTNERS = Column(title="partners among friends", better=1)
 
@@ -91,9 +91,7 @@ def attacked(runs: Sequence[Run], frame: pd.DataFrame, floor: pd.DataFrame, *, w
         "all": "all tasks",
     }
     columns = tuple((name, replace(COLUMNS["delta_m"], title=f"Δm, {title}")) for name, title in titles.items())
-    shown = frame.assign(defence=frame["defence"].map(_defence))
-    place = {kind: i for i, kind in enumerate(shown["attack"].unique())}
-    shown = shown.sort_values("attack", key=lambda kind: kind.map(place), kind="stable")
+    shown = _attacks_together(frame.assign(defence=frame["defence"].map(_defence)))
     shown = pd.concat([shown, floor.assign(attack="any", defence=CONSTANT)])
     by_pair = floor[[name for name in floor if "/" in name]].mean()
     unlearnt = " and ".join(pair_title(str(pair)) for pair, level in by_pair.items() if level >= 0)
@@ -102,6 +100,27 @@ def attacked(runs: Sequence[Run], frame: pd.DataFrame, floor: pd.DataFrame, *, w
     words += "; each seed draws its attackers"
     table = _by(shown, ["attack", "defence"], columns, f"{words}; {described(runs)}.{level}")
     return replace(table, references=(CONSTANT,))
+
+
+def above_floor(runs: Sequence[Run], frame: pd.DataFrame) -> Table:
+    """What models under attack have learnt, task by task; `frame` is that of `hostile.above_floor`."""
+    order = list(dict.fromkeys(frame["pair"]))
+    shown = frame.assign(defence=frame["defence"].map(_defence))
+    wide = shown.pivot_table(index=["attack", "defence", "seed"], columns="pair", values="above", sort=False)
+    columns = tuple((p, Column(title=pair_title(p), unit="%", digits=1, signed=True)) for p in order)
+    words = (
+        "Main metrics after the last aggregation, above the best answer that never looks at a picture (in percent of "
+    )
+    words += "its score; below 0: worse than it)"
+    return _by(
+        _attacks_together(wide[order].reset_index()), ["attack", "defence"], columns, f"{words}; {described(runs)}."
+    )
+
+
+def _attacks_together(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows by attack, in order of appearance."""
+    place = {kind: i for i, kind in enumerate(frame["attack"].unique())}
+    return frame.sort_values("attack", key=lambda kind: kind.map(place), kind="stable")
 
 
 def away(frame: pd.DataFrame) -> Table:
