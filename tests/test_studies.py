@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 from synthetic_runs import FakeRun, diagnostics, fake_run, metrics, scores
 
-from matfl.config.run_config import override, preset, quick, smoke
+from matfl.config.run_config import RunConfig, override, preset, quick, smoke
 from matfl.paper.claims import Above, Claim, Part
 from matfl.paper.stats import estimate
 from matfl.paper.studies import (
@@ -144,7 +144,8 @@ def test_studies_share_their_runs() -> None:
     methods_alone, plain = cost_and_scale.fast_and_plain([fake_run(c) for c in configs])
     assert {run.config for run in methods_alone} <= table1
     assert {(run.config.method, run.config.precision) for run in plain} == {("single_task", "fp32")}
-    assert len(set(k_sweep.plan("scenes").configs) - table1) == 3 * (len(sizes("scenes").ks) - 1)
+    further = set(k_sweep.plan("scenes").configs) - table1
+    assert len(further) == 2 * 3 * (len(sizes("scenes").ks) - 1), "at step 1 and at MaT-FL's own"
     seeds = {**dict.fromkeys(sizes("scenes").rivals, 3), **dict.fromkeys(BASELINES, 5)}
     chosen = [case for steps in server_step.frozen()["scenes"]["steps"].values() for case in steps.items()]
     own = sum(seeds.get(method, 0) for method, step in chosen if step != 1)
@@ -488,8 +489,13 @@ def test_differences_over_the_rounds_by_clients_per_task() -> None:
     assert set(last["kind"]) == {"global", "local"}
 
 
+def swept_at_1() -> list[RunConfig]:
+    """The K sweep of three seeds at the server's step 1."""
+    return [config for config in k_sweep.plan("scenes", seeds=3).configs if config.server_lr == 1]
+
+
 def test_k_sweep_numbers_and_claims() -> None:
-    plan = k_sweep.plan("scenes", seeds=3)
+    configs = swept_at_1()
     runs = [
         fake_run(
             c,
@@ -497,22 +503,22 @@ def test_k_sweep_numbers_and_claims() -> None:
             + (0.1 * c.seed if c.method != "single_task" else 0)
             + (5 if c.method == "matfl" and c.k > 2 else 0),
         )
-        for c in plan.configs
+        for c in configs
     ]
     frame = k_sweep.numbers(runs)
     assert frame.loc[(frame["k"] == 2) & (frame["seed"] == 0), "delta_m"].tolist() == pytest.approx([-1])
     assert set(frame["pair"]) == {"outdoor/semseg"}
     assert [claim.word for claim in k_sweep.claims(runs)] == ["held", "held", "held"]
     assert len(k_sweep.table(frame)) == 3 + len(sizes("scenes").ks)
-    flat = [fake_run(c, BETTER[c.method]) for c in plan.configs]
+    flat = [fake_run(c, BETTER[c.method]) for c in configs]
     assert k_sweep.claims(flat)[0].word == "not held"
     assert "over Single-Task FL" in k_sweep.claims(flat)[0].evidence
 
 
 def test_a_baseline_that_is_not_clearly_beaten_decides_whatever_its_mean() -> None:
-    plan = k_sweep.plan("scenes", seeds=3)
+    configs = swept_at_1()
     base = {"single_task": (0.0, 0.0, 0.0), "fedavg": (-2.0, -8.0, 1.0), "fedprox": (-1.0, -1.1, -0.9)}
-    runs = [fake_run(c, 2 + 0.1 * c.seed if c.method == "matfl" else base[c.method][c.seed]) for c in plan.configs]
+    runs = [fake_run(c, 2 + 0.1 * c.seed if c.method == "matfl" else base[c.method][c.seed]) for c in configs]
     claim = k_sweep.claims(runs)[1]
     gaps = k_sweep.numbers(runs).groupby("method")["delta_m"].mean()
     assert gaps["fedavg"] < gaps["fedprox"] < gaps["single_task"], "the largest lead on average"
@@ -521,9 +527,9 @@ def test_a_baseline_that_is_not_clearly_beaten_decides_whatever_its_mean() -> No
 
 
 def test_a_tiny_k_against_larger_ones_task_by_task() -> None:
-    plan = k_sweep.plan("scenes", seeds=3)
+    configs = swept_at_1()
     gain = {2: 3.0, 4: 2.0, 8: 1.0, 12: 0.0, 18: -1.0}
-    runs = [fake_run(c, gain[c.k] + c.seed if c.method == "matfl" else 0.0) for c in plan.configs]
+    runs = [fake_run(c, gain[c.k] + c.seed if c.method == "matfl" else 0.0) for c in configs]
     found = k_sweep.tasks_apart(runs).set_index("pair")
     assert list(found.index) == [pair.name for pair in pairs("scenes9")]
     assert found["gain"].to_numpy() == pytest.approx(3 - 0.5)
@@ -547,11 +553,11 @@ def test_a_tiny_k_against_larger_ones_task_by_task() -> None:
 
 def test_one_k_of_many_that_lies_below_a_baseline_by_chance_decides_nothing() -> None:
     """Its interval alone is below 0; among all comparisons of a K with a baseline that is not rare."""
-    plan = k_sweep.plan("scenes", seeds=3)
+    configs = swept_at_1()
     low = {4: (-1.0, -1.2, -0.6)}
     noise = {8: (-2.0, 1.0, 0.4), 12: (1.0, -2.0, 0.2), 18: (0.5, 1.5, -2.4)}
     gains = {2: (0.0, 0.1, 0.2), **low, **noise}
-    runs = [fake_run(c, gains[c.k][c.seed] if c.method == "matfl" else BETTER[c.method]) for c in plan.configs]
+    runs = [fake_run(c, gains[c.k][c.seed] if c.method == "matfl" else BETTER[c.method]) for c in configs]
     claim = k_sweep.claims(runs)[1]
     part = next(part for part in claim.parts if "K = 4" in part.statistic)
     assert part.value.high < 0
@@ -563,13 +569,13 @@ def test_one_k_of_many_that_lies_below_a_baseline_by_chance_decides_nothing() ->
 def test_a_tiny_k_is_judged_against_larger_ones_and_by_the_trend_over_all_k() -> None:
     """Noise that hides every single step leaves the slope; a falling slope refutes the words, as does a high K = 2."""
     generator = np.random.default_rng(0)
-    plan = k_sweep.plan("scenes", seeds=3)
+    configs = swept_at_1()
 
     def claim(slope: float, first: float = 0.0) -> Claim:
         def gain(k: int) -> float:
             return slope * np.log2(k) + first * (k == 2) + generator.normal(0, 0.3)
 
-        runs = [fake_run(c, BETTER[c.method] + gain(c.k) * (c.method == "matfl")) for c in plan.configs]
+        runs = [fake_run(c, BETTER[c.method] + gain(c.k) * (c.method == "matfl")) for c in configs]
         return k_sweep.claims(runs)[-1]
 
     assert claim(0.8).text.startswith("An extremely small K (2) is worse")

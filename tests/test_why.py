@@ -14,6 +14,7 @@ from matfl.config.run_config import RunConfig, override, smoke
 from matfl.paper.studies import clients_per_task, k_sweep, methods, server_step, why
 from matfl.paper.studies.base import setting
 from matfl.paper.studies.benchmark import CentralTest
+from matfl.paper.studies.paper_claims import PAPER_CLAIMS
 from matfl.paper.studies.store import Record, job_name
 from matfl.server.methods import METHODS
 from matfl.tasks.task import TASKS
@@ -126,6 +127,26 @@ def test_tables_at_own_steps_are_against_single_task_at_step_1(kept: Path) -> No
         ("matfl", 1),
         ("matfl", 1.4142),
     }
+
+
+def test_the_k_sweep_is_judged_at_own_steps_too_by_delta_m_and_not_for_the_paper(kept: Path) -> None:
+    frozen_steps(kept)
+    planned = k_sweep.plan("scenes", tasks="outdoor5", ks="2,4,8", seeds=3).configs
+    for worse_at_2 in (True, False):
+        tilt = {2: -6.0 if worse_at_2 else 9.0, 4: 7.5, 8: 8.0}
+        made = [fake_run(c, gain(c) + (tilt[c.k] if c.method == "matfl" else 0) * (c.server_lr > 1)) for c in planned]
+        runs, own = server_step.by_step(made)
+        at_own = {claim.text: claim for claim in k_sweep.claims(own, reference=runs)}
+        ahead, tiny = at_own.values()
+        assert ahead.text.endswith("every baseline (delta_m), at the methods' own server steps.")
+        assert ahead.word == "held"
+        assert all("Single-Task FL" in part.statistic for part in ahead.parts)
+        assert [part.value.mean for part in ahead.parts] == pytest.approx([7.0, 7.5], abs=0.3)
+        assert tiny.text.endswith("larger ones, at the methods' own server steps.")
+        assert tiny.word == ("held" if worse_at_2 else "not held")
+        assert not any(paper.fits(text) for paper in PAPER_CLAIMS for text in at_own)
+        assert k_sweep.claims(runs)[1].word == "not held", "at step 1 MaT-FL is below single-task FL"
+    assert k_sweep.claims([], reference=runs) == []
 
 
 # --- why --------------------------------------------------------------------------------------------------------------

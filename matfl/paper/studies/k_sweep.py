@@ -116,16 +116,22 @@ def tasks_apart(runs: Sequence[RunLike]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def claims(runs: Sequence[RunLike]) -> list[Claim]:
+def claims(runs: Sequence[RunLike], *, reference: Sequence[RunLike] = ()) -> list[Claim]:
     """Section 4.4: ahead of every baseline for K from 4 to N, and worse for a tiny K.
 
-    All comparisons of a K with a baseline are a family for Holm's adjustment.
+    With `reference`, runs at step 1, `runs` are those at the methods' own steps, of which the paper says nothing:
+    delta_m alone is judged. All comparisons of a K with a baseline are a family for Holm's adjustment. No runs, no
+    claims.
     """
-    frame = numbers(runs)
+    if not runs:
+        return []
+    frame = numbers(runs, reference=reference)
     own = frame[frame["method"] == "matfl"]
     where, pair = regime(runs[0].config), str(frame["pair"].iloc[0])
+    steps = ", at the methods' own server steps" if reference else ""
+    judged = (("value", f"main metric of {pair}", 3), ("delta_m", "delta_m", 1))
     result = []
-    for column, label, digits in (("value", f"main metric of {pair}", 3), ("delta_m", "delta_m", 1)):
+    for column, label, digits in judged[1:] if reference else judged:
         sign = 1 if column == "delta_m" or task_of(pair).higher_is_better else -1
         gaps = holm_adjusted(_gaps(sign, own[own["k"] >= 4], frame, column))
         ahead = Above(0)
@@ -144,7 +150,7 @@ def claims(runs: Sequence[RunLike]) -> list[Claim]:
         if parts:
             others = [value for case, value in gaps.items() if case[1] != "single_task"]
             beaten = sum(value.low > 0 and value.p_holm < 1 - LEVEL for value in others)
-            text = f"For every K from 4 up, MaT-FL is better than every baseline ({label})."
+            text = f"For every K from 4 up, MaT-FL is better than every baseline ({label}){steps}."
             note = "Each K stands beside the baseline that it beats least clearly; Holm's family is all of them."
             if others:
                 note += f" Of {len(others)} comparisons with the others {beaten} are above 0."
@@ -162,7 +168,7 @@ def claims(runs: Sequence[RunLike]) -> list[Claim]:
         )
         result.append(
             Claim(
-                text="An extremely small K (2) is worse than larger ones.",
+                text=f"An extremely small K (2) is worse than larger ones{steps}.",
                 parts=(lower, rising),
                 note=f"K = 2 minus K = {most}: {least.mean:+.1f} points.",
                 regime=where,
