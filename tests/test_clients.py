@@ -168,6 +168,34 @@ def test_adam_is_new_each_round_and_its_first_step_is_the_learning_rate():
         torch.testing.assert_close(moved.median(), torch.tensor(1e-3 * 0.5**round), rtol=0.02, atol=0)
 
 
+def test_kept_moments_are_one_adam_over_two_rounds(monkeypatch):
+    config = override(CONFIG, lr=1e-3)
+    model, other, (images, targets) = build(config, SEMSEG), build(config, SEMSEG), data()
+    moments = {}
+    for round in (1, 2):
+        moments = train(model, images, targets, SEMSEG, config, round=round, client=0, moments=moments).moments
+    adam, made = torch.optim.Adam, []
+
+    def the_same(parameters, *, lr, **options):
+        """The optimiser of the first round again, at this round's learning rate."""
+        made[:] = made or [adam(parameters, lr=lr, **options)]
+        made[0].param_groups[0]["lr"] = lr
+        return made[0]
+
+    monkeypatch.setattr(torch.optim, "Adam", the_same)
+    for round in (1, 2):
+        assert not train(other, images, targets, SEMSEG, config, round=round, client=0).moments
+    assert equal(model.state_dict(), other.state_dict())
+    monkeypatch.undo()
+    anew = build(config, SEMSEG)
+    for round in (1, 2):
+        train(anew, images, targets, SEMSEG, config, round=round, client=0)
+    assert not equal(model.state_dict(), anew.state_dict())
+    names = {name.rpartition(".")[0] for name in moments}
+    assert names == {name for name, _ in model.named_parameters()}
+    assert all(value.device.type == "cpu" and value.is_contiguous() for value in moments.values())
+
+
 def test_loss_weights_scale_the_gradient_and_not_the_record():
     edge = pair("outdoor/edge")
     field, none = (override(CONFIG, loss_weights=w, weight_decay=0.0, local_epochs=1) for w in ("field", "none"))

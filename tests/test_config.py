@@ -123,6 +123,8 @@ IMPOSSIBLE = {
     "start": [("scenery", "choose 'imagenet', 'random', 'scenes' or a .safetensors file")],
     "head_start": [("equal", "choose one of 'shared', 'per_type', 'per_task', 'independent'")],
     "heads": [("global", "choose one of 'task', 'local'")],
+    "mixes": [("gradients", "'updates'.*'weights'")],
+    "client_moments": [("lost", "'anew'.*'kept'")],
     "loss_weights": [("all", "choose one of 'field', 'none'")],
     "backbone": [
         ("timm:../weights", "choose 'resnet18', 'resnet34', 'resnet50', 'timm:NAME' or a plug-in's"),
@@ -299,6 +301,8 @@ def changed(config, field):
         "codec": "int8",
         "codec_share": 0.5,
         "late": 0.5,
+        "mixes": "weights",
+        "client_moments": "kept",
         "balance": "cagrad",
     }
     value = others[field] if field in others else getattr(config, field) + 1

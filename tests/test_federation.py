@@ -156,6 +156,25 @@ def test_one_client_a_task_with_itself_as_friend_is_single_task_and_local(traine
         assert_close(mine, own, rtol=1e-5, atol=1e-7)
 
 
+def test_what_is_mixed_matters_where_tasks_mix_alone(trained):
+    """Clients of a task start alike, so single-task FL, and plain averaging from one start, are the same either way."""
+    for method, alike in (("single_task", True), ("fedavg", True), ("matfl", False)):
+        updates, mixed = (trained(method=method, mixes=mixes) for mixes in ("updates", "weights"))
+        close = [torch.allclose(weights(updates)[n], t, rtol=1e-4, atol=1e-6) for n, t in weights(mixed).items()]
+        assert all(close) is alike
+    with pytest.raises(ValueError, match="mixes='weights': this method has no one weight"):
+        trained(method="median", mixes="weights")
+
+
+def test_kept_moments_matter_from_the_second_round_on_and_stay_with_the_client(trained):
+    first, kept = (trained(rounds=1, client_moments=how) for how in ("anew", "kept"))
+    assert_close(weights(first), {n: t for n, t in weights(kept).items() if "moments." not in n}, rtol=0, atol=0)
+    second, later = (trained(rounds=2, client_moments=how) for how in ("anew", "kept"))
+    name = "outdoor/semseg/backbone.conv1.weight"
+    assert not torch.equal(weights(second)[name], weights(later)[name])
+    assert [row["bytes_up"] for row in later.rounds] == [row["bytes_up"] for row in second.rounds]
+
+
 def test_the_proximal_term_changes_training_by_its_strength(trained):
     plain, without, proximal = (
         weights(trained(rounds=1, **changes))
@@ -171,7 +190,15 @@ def test_the_proximal_term_changes_training_by_its_strength(trained):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"method": "matfl"}, {"method": "local"}, {"heads": "local", "participation": 0.5}], ids=str
+    "changes",
+    [
+        {"method": "matfl"},
+        {"method": "local"},
+        {"heads": "local", "participation": 0.5},
+        {"client_moments": "kept", "mixes": "weights", "participation": 0.5},
+        {"method": "ditto", "client_moments": "kept"},
+    ],
+    ids=str,
 )
 def test_a_run_that_stops_after_every_round_ends_as_one_that_never_stopped(train, trained, changes):
     whole = trained(**changes)

@@ -283,6 +283,14 @@ def test_a_method_with_state_and_memory_is_the_local_run_also_when_the_server_wa
     ]
 
 
+def test_kept_moments_and_mixed_weights_are_the_local_runs(federate, alone):
+    changes = {"method": "matfl", "client_moments": "kept", "mixes": "weights", "rounds": 2}
+    run, expected = federate(**changes), alone(**changes)
+    here, there = weights(run), weights(expected)
+    assert {name for name in there if "/memory.moments." not in name} == set(here)
+    assert all(torch.equal(here[name], there[name]) for name in here)
+
+
 def test_a_node_that_lost_its_memory_says_so_and_is_left_out(federate, cache, remembering):
     def fault(kind, round, client, reply):
         if (kind, round, client) == ("evaluate", 1, 3):

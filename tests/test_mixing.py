@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_aggregation import LAYOUT, round_of
 
-from matfl.server.mixing import Mixing, mix
+from matfl.server.mixing import Mixing, mix, over_models
 from matfl.server.optimizers import ServerOptimizer
 
 TASKS = [*"aab"]
@@ -41,6 +41,39 @@ def test_the_identity_of_models_is_the_plain_step():
     mix(one, updates, Mixing(weights_NN=weights_NN), TASKS)
     mix(two, updates, Mixing(weights_NN=weights_NN, models_CC=torch.eye(2)), TASKS)
     torch.testing.assert_close(one.theta_CP, two.theta_CP)
+
+
+def test_weights_over_trained_models_are_the_mean_of_what_clients_hold():
+    models, updates = round_of(TASKS)
+    models.theta_CP[1] += 1
+    before, weights_NN = models.copy(), torch.tensor([[0.5, 0.2, 0.3], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]])
+    trained_NP = before.theta_CP[[0, 0, 1]] + updates.updates_NP
+    mix(models, updates, over_models(Mixing(weights_NN=weights_NN), models.owners, TASKS), TASKS)
+    expected = torch.stack([(weights_NN[:2] @ trained_NP).mean(0), weights_NN[2] @ trained_NP])
+    torch.testing.assert_close(models.theta_CP, expected)
+
+
+def test_weights_within_a_task_are_the_same_over_updates_and_over_models():
+    one, updates = round_of(TASKS)
+    one.theta_CP[1] += 1
+    two, some = one.copy(), updates.select([0, 1])
+    mixing = Mixing(weights_NN=torch.full((2, 2), 0.5))
+    mix(one, some, mixing, ["a", "a"])
+    mix(two, some, over_models(mixing, two.owners, ["a", "a"]), ["a", "a"])
+    torch.testing.assert_close(one.theta_CP, two.theta_CP)
+    nobody, before = updates.select([]), two.copy()
+    mix(two, nobody, over_models(Mixing(weights_NN=torch.zeros(0, 0)), two.owners, []), [])
+    assert torch.equal(two.theta_CP, before.theta_CP)
+
+
+def test_what_has_no_one_weight_a_client_is_not_mixed_over_models():
+    said = Mixing(weights_NN=torch.eye(3), models_CC=torch.eye(2))
+    assert over_models(said, ["a", "b"], TASKS) is said
+    by_group = Mixing(weights_NN=torch.eye(3), groups={("stem",): torch.eye(3)})
+    medians = Mixing(weights_NN=torch.eye(3), columns=lambda block_NK: block_NK)
+    for mixing in (by_group, medians):
+        with pytest.raises(ValueError, match="leave mixes='updates'"):
+            over_models(mixing, ["a", "b"], TASKS)
 
 
 def test_groups_of_parameters_take_weights_of_their_own():

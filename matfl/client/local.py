@@ -66,6 +66,8 @@ class Local:
     memory: dict[str, Tensor] = field(default_factory=dict)
     """What this client keeps between rounds, by names without '/'; stored with every round. Replace tensors, do not
     change them in place."""
+    moments: State = field(default_factory=dict)
+    """Adam's, by '<number of the call of `train`>.<parameter>.<moment>': kept where `config.client_moments` says so."""
     results: list[TrainResult] = field(default_factory=list)
     """Of every `train` so far."""
     _images: tuple[int, ...] = ()
@@ -95,13 +97,16 @@ class Local:
             only: freeze the rest, its batch-norm statistics included.
             start: a state by the names of `Model`, loaded first.
 
-        The optimiser is made anew in each call; a round's calls shuffle and augment differently. Raises
-        FloatingPointError when the loss is not finite after an epoch.
+        The optimiser is made anew in each call, or goes on from the same call of the client's last round
+        (`config.client_moments`); a round's calls shuffle and augment differently. Raises FloatingPointError when the
+        loss is not finite after an epoch.
         """
         if start is not None:
             self.model.load_state_dict(dict(start), strict=True)
         images, targets = self._tensors(self._images)
         config = self.config if epochs is None else replace(self.config, local_epochs=epochs)
+        call, kept = f"{len(self.results)}.", self.config.client_moments == "kept"
+        before = {name.removeprefix(call): value for name, value in self.moments.items() if name.startswith(call)}
         result = training.train(
             self.model,
             images,
@@ -114,7 +119,9 @@ class Local:
             only=only,
             phase=len(self.results),
             aspects_N=training.aspects(self._there, self._images),
+            moments=before if kept else None,
         )
+        self.moments = {**self.moments, **{f"{call}{name}": value for name, value in result.moments.items()}}
         self.results.append(result)
         return result
 

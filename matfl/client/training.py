@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -61,6 +61,8 @@ class TrainResult:
     images: int
     """Image passes: images a step, summed over steps and epochs."""
     steps: int
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+    """Adam's state after the last step by '<parameter>.<moment>', on the CPU; empty unless `train` was given one."""
 
 
 def resolve_precision(config: RunConfig, device: torch.device | str) -> torch.dtype:
@@ -102,14 +104,15 @@ def train(
     only: Literal["backbone", "head"] | None = None,
     phase: int = 0,
     aspects_N: Tensor | None = None,
+    moments: Mapping[str, Tensor] | None = None,
 ) -> TrainResult:
     """Train `model` in place for `config.local_epochs` on one client's images, from the state that it holds.
 
     images_u8 (n, 3, H, W) and targets (n, ...) may lie on the model's device or anywhere else; batches follow the
     model. A pair of several tasks takes their targets `Packed`, and joins their gradients by `config.balance`. Adam
-    (amsgrad, L2 term) is made anew; order, augmentation and dropout depend on config.seed, round, client and phase
-    alone. A last batch of one image is skipped: batch norm needs two. Nothing waits for the device within an epoch,
-    unless gradients are balanced.
+    (amsgrad, L2 term) is made anew unless `moments` are given; order, augmentation and dropout depend on config.seed,
+    round, client and phase alone. A last batch of one image is skipped: batch norm needs two. Nothing waits for the
+    device within an epoch, unless gradients are balanced.
 
     Args:
         round: 1-based.
@@ -118,6 +121,7 @@ def train(
         phase: number of the call within the client's round, from 0.
         aspects_N: (CPU) height over width of the original pictures where they were resized to the network's shape
             (`matfl.data.augment`).
+        moments: an earlier result's, from which Adam goes on; parameters without any start anew.
 
     Raises ValueError when no batch has two images, FloatingPointError when the loss is not finite after an epoch.
     """
@@ -149,6 +153,7 @@ def train(
         amsgrad=True,
         fused=device.type in ("cpu", "cuda"),
     )
+    _go_on(optimizer, parameters, moments or {})
     scale = loss_weight(config, pair)
     key = (round - 1, client, phase) if phase else (round - 1, client)
     generator = stream(config.seed, "train", *key)
@@ -187,7 +192,32 @@ def train(
                     f"client {client} ({pair}): the loss is not finite in round {round}, epoch {epoch}; "
                     f"lower lr={config.lr}, or set precision='fp32' if it is not"
                 )
-    return TrainResult(loss=seen.item() / steps, seconds=time.perf_counter() - began, images=passes, steps=steps)
+    return TrainResult(
+        loss=seen.item() / steps,
+        seconds=time.perf_counter() - began,
+        images=passes,
+        steps=steps,
+        moments={} if moments is None else _moments(optimizer, parameters),
+    )
+
+
+def _moments(optimizer: torch.optim.Adam, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `_go_on` takes; of parameters that never had a gradient there is nothing."""
+    return {
+        f"{name}.{moment}": value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, parameter in parameters.items()
+        for moment, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _go_on(optimizer: torch.optim.Adam, parameters: Mapping[str, Tensor], moments: Mapping[str, Tensor]) -> None:
+    """Give the optimiser the state of an earlier one, in the memory format of its parameters."""
+    for whole, value in moments.items():
+        name, _, moment = whole.rpartition(".")
+        if name in parameters:
+            like = parameters[name] if value.shape == parameters[name].shape else value
+            there = torch.empty_like(like, device=parameters[name].device, dtype=value.dtype).copy_(value)
+            optimizer.state[parameters[name]][moment] = there.detach()
 
 
 def add_pull(parameters: Mapping[str, Tensor], origin: Mapping[str, Tensor], strength: float) -> None:

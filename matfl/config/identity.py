@@ -46,6 +46,8 @@ DEFAULTS: Mapping[str, object] = MappingProxyType(
         "dp_clip": 0.0,
         "dp_noise": 0.0,
         "late": 0.0,
+        "mixes": "updates",
+        "client_moments": "anew",
         "start": "imagenet",
         "head_start": "shared",
         "heads": "task",

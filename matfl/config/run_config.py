@@ -157,6 +157,11 @@ class RunConfig:
     """Standard deviation of the Gaussian noise that it then adds to every number, in units of `dp_clip`."""
     late: float = 0.0
     """Share of a round's clients that train on the model they were sent the last time instead of on today's."""
+    mixes: Literal["updates", "weights"] = "updates"
+    """What the server mixes: clients' updates, added to a task's own model (the paper's equations), or the weights of
+    the backbones that they trained (its authors' code)."""
+    client_moments: Literal["anew", "kept"] = "anew"
+    """Whether a client's Adam starts anew every round, or goes on with the moments of the client's last one."""
     start: str = "imagenet"
     """Backbone at round 0: 'imagenet', 'random', 'scenes' (pre-trained on rendered objects) or a .safetensors file."""
     head_start: Literal["shared", "per_type", "per_task", "independent"] = "shared"

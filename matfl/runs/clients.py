@@ -22,7 +22,8 @@ __all__ = ["Turn", "client_round", "personal_model"]
 
 State = Mapping[str, Tensor]
 
-_ASIDE = ("lie.", "late.", "codec.")
+_MOMENTS = "moments."
+_ASIDE = ("lie.", "late.", "codec.", _MOMENTS)
 """Prefixes of what is kept for a client beside what its method keeps."""
 
 
@@ -64,12 +65,14 @@ def client_round(
         trains, from_state, acts = disguise(config, client, true, start, aside)
     trains.load_state_dict(dict(from_state))
     local = _local(trains, from_state, acts, split, config, round=round, message=message, memory=own)
+    local.moments = {n.removeprefix(_MOMENTS): tensor for n, tensor in aside.items() if n.startswith(_MOMENTS)}
     began = time.perf_counter()
     sent: State = {}
     kept, sound = before, True
     try:
         sent = method.client(local)
         kept = _named(local.memory, method, "local.memory")
+        kept |= {f"{_MOMENTS}{name}": tensor for name, tensor in local.moments.items()}
         if not local.results:
             raise ValueError(f"method {method.name!r}: client(local) did not call local.train")
         steps = sum(result.steps for result in local.results)

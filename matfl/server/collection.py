@@ -13,8 +13,8 @@ from torch import Tensor
 from matfl.core.records import ClientRow, RoundRow
 from matfl.server.attacks import ATTACKS, attack, attackers
 from matfl.server.grouping import cosine, similarity, whole_updates
-from matfl.server.methods import Dispatch, Mixing, Result, Round
-from matfl.server.mixing import mix
+from matfl.server.methods import Dispatch, Result, Round
+from matfl.server.mixing import Mixing, mix, over_models
 from matfl.server.screening import Moved, clip_factors, form, moved, screen, too_far
 from matfl.server.spool import FileRows, Spool
 from matfl.server.state import Reply, RoundRecord, ServerState
@@ -112,7 +112,7 @@ class Collection:
         updates, clipped = self._clip(updates)
         while True:
             round = self._round(updates)
-            mixing = server.method.mix(round)
+            mixing = self._decided(round)
             after = self._mixed(round, mixing)
             if not len(updates) or _sound(after):
                 break
@@ -171,6 +171,14 @@ class Collection:
             replies=tuple(self.results[client] for client in updates.clients),
             starts=tuple(before.models.row(self.server.owner(client)) for client in updates.clients),
         )
+
+    def _decided(self, round: Round) -> Mixing:
+        """What the method decided, on what the run mixes."""
+        mixing = self.server.method.mix(round)
+        if self.server.config.mixes == "updates":
+            return mixing
+        owners = [self.server.owner(client) for client in round.updates.clients]
+        return over_models(mixing, round.models.owners, owners)
 
     def _mixed(self, round: Round, mixing: Mixing) -> ServerState:
         server, models = self.server, self.state.models.copy()

@@ -8,7 +8,7 @@ A method decides the matrices (`Mixing`); groups of parameters may have weights 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -22,7 +22,7 @@ from matfl.server.optimizers import ServerOptimizer
 from matfl.server.updates import Updates
 from matfl.tasks.joint import head_prefixes
 
-__all__ = ["Mixing", "mix", "owner_shares"]
+__all__ = ["Mixing", "mix", "over_models", "owner_shares"]
 
 Names = tuple[str, ...]
 _PLAIN = ServerOptimizer()
@@ -62,6 +62,31 @@ class Mixing:
     def record(self) -> dict[str, Tensor]:
         """The weights and diagnostics on the CPU."""
         return {"weights": self.weights_NN.cpu()} | {name: value.cpu() for name, value in self.diagnostics.items()}
+
+
+def over_models(mixing: Mixing, owners: Sequence[Hashable], of_clients: Sequence[Hashable]) -> Mixing:
+    """The same weights over the backbones that clients trained, in the place of their updates.
+
+    With A the mean of weights_NN over an owner's clients and S_NC naming the model that each client started from,
+    models become A @ (S @ theta + updates) instead of theta + A @ updates. Both agree where a task takes only from
+    clients that started as it did. A method that says itself what models start from is left as it is.
+
+    Args:
+        owners: whose models there are, in their order.
+        of_clients: the owner of the model of each row of weights_NN.
+
+    Raises ValueError where weights differ between tensors, or there are none (a median).
+    """
+    if mixing.models_CC is not None:
+        return mixing
+    if mixing.groups or mixing.columns:
+        raise ValueError(
+            "mixes='weights': this method has no one weight for each client (it takes medians, or weighs stages by "
+            "themselves); leave mixes='updates'"
+        )
+    share_CN = owner_shares(owners, of_clients).to(mixing.weights_NN.device)
+    starts_NC = (share_CN > 0).T.double()
+    return replace(mixing, models_CC=share_CN @ mixing.weights_NN.double() @ starts_NC)
 
 
 @torch.no_grad()
