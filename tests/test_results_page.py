@@ -89,10 +89,11 @@ def test_ours_against_the_others():
 
 def test_steps_of_their_own():
     shown = table("docs/results.md", "its step", "gain")
-    measured = records("scenes", "08_server_step_table_steps").set_index(["tasks", "method"]).loc["outdoor5"]
-    assert {METHODS[name] for name in shown.index} == set(measured.index)
-    for name, cells in shown.iterrows():
-        row = measured.loc[METHODS[str(name)]]
+    measured = records("scenes", "08_server_step_table_steps").set_index(["tasks", "method"])
+    entries = [str(name).split(" tasks: ") for name in shown.index]
+    assert {(COMPARED[tasks][1], METHODS[method]) for tasks, method in entries} == set(measured.index)
+    for (tasks, method), (_, cells) in zip(entries, shown.iterrows()):
+        row = measured.loc[(COMPARED[tasks][1], METHODS[method])]
         for cell, value in zip(cells, (row["own_step"], row["step_1"], row["own"])):
             assert_shown(cell, [value])
         assert_shown(cells["gain"], [row["gain"], row["low"], row["high"]])
@@ -104,6 +105,13 @@ def test_every_rival():
     others = measured.drop("single_task").dropna().sort_values(ascending=False)
     assert len(there) == len(others)
     assert (abs(others.to_numpy() - there) <= 0.05).all()
+
+
+def test_who_is_last_without_the_task_that_was_not_learnt():
+    gains = records("scenes", "02_methods_table_gains").set_index(["tasks", "method"]).loc["outdoor5"]
+    names = [name for name in gains if name.startswith("outdoor/") and not name.endswith(" sd")]
+    assert gains[names].mean(axis=1).idxmin() == "fedhca2"
+    assert gains[names].drop(columns="outdoor/normals").mean(axis=1).idxmin() == "fedhca2"
 
 
 def test_each_difference_of_the_papers_protocol():
@@ -266,6 +274,14 @@ def test_clients_a_task_on_photographs():
     ours = re.findall(r"0(\.\d{3}) with", segmentation)
     alone = re.findall(r"0(\.\d{3})", segmentation.partition("single-task FL")[2])
     assert "(mIoU {} and {}; single-task FL's {} and {})".format(*ours, *alone) in text
+
+
+def test_models_under_attack_that_learnt_one_task_and_not_another():
+    above = records("scenes", "10_scale_privacy_attacks_table_above_floor").set_index(["attack", "defence"])
+    tasks = above[[name for name in above if "/" in name and not name.endswith(" sd")]].drop(columns="indoor/depth")
+    mixed = (tasks.gt(0).any(axis=1) & tasks.lt(0).any(axis=1)).xs("MaT-FL", level="defence")
+    assert mixed[["flip", "votes"]].all()
+    assert above.loc["none", "indoor/depth"].le(0).all(), "not above it without attackers either"
 
 
 def test_what_is_so_of_one_task_or_round_of_the_sweeps():
