@@ -162,7 +162,7 @@ def test_what_is_mixed_matters_where_tasks_mix_alone(trained):
         updates, mixed = (trained(method=method, mixes=mixes) for mixes in ("updates", "weights"))
         close = [torch.allclose(weights(updates)[n], t, rtol=1e-4, atol=1e-6) for n, t in weights(mixed).items()]
         assert all(close) is alike
-    with pytest.raises(ValueError, match="mixes='weights': this method has no one weight"):
+    with pytest.raises(ValueError, match="mixes='weights': this method has no one average"):
         trained(method="median", mixes="weights")
 
 

@@ -71,9 +71,12 @@ def test_what_has_no_one_weight_a_client_is_not_mixed_over_models():
     assert over_models(said, ["a", "b"], TASKS) is said
     by_group = Mixing(weights_NN=torch.eye(3), groups={("stem",): torch.eye(3)})
     medians = Mixing(weights_NN=torch.eye(3), columns=lambda block_NK: block_NK)
-    for mixing in (by_group, medians):
+    longer = Mixing(weights_NN=torch.eye(3) * 1.01)
+    for mixing in (by_group, medians, longer):
         with pytest.raises(ValueError, match="leave mixes='updates'"):
             over_models(mixing, ["a", "b"], TASKS)
+    with pytest.raises(ValueError, match=r"weights_NN of shape \(3, 2\)"):
+        over_models(Mixing(weights_NN=torch.ones(3, 2)), ["a", "b"], TASKS)
 
 
 def test_groups_of_parameters_take_weights_of_their_own():

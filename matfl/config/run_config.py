@@ -159,9 +159,11 @@ class RunConfig:
     """Share of a round's clients that train on the model they were sent the last time instead of on today's."""
     mixes: Literal["updates", "weights"] = "updates"
     """What the server mixes: clients' updates, added to a task's own model (the paper's equations), or the weights of
-    the backbones that they trained (its authors' code)."""
+    the backbones that they trained (its authors' code). Methods that say themselves what models start from do as they
+    say; those that give no averages are refused in the first round."""
     client_moments: Literal["anew", "kept"] = "anew"
-    """Whether a client's Adam starts anew every round, or goes on with the moments of the client's last one."""
+    """Whether a client's Adam starts anew every round, or goes on with the moments of the client's last one, which
+    take three times its model, in memory and in what is stored of a round."""
     start: str = "imagenet"
     """Backbone at round 0: 'imagenet', 'random', 'scenes' (pre-trained on rendered objects) or a .safetensors file."""
     head_start: Literal["shared", "per_type", "per_task", "independent"] = "shared"

@@ -75,14 +75,16 @@ def over_models(mixing: Mixing, owners: Sequence[Hashable], of_clients: Sequence
         owners: whose models there are, in their order.
         of_clients: the owner of the model of each row of weights_NN.
 
-    Raises ValueError where weights differ between tensors, or there are none (a median).
+    Raises ValueError where weights differ between tensors, there are none (a median), or a row of them is no average:
+    a model would be scaled by its sum.
     """
     if mixing.models_CC is not None:
         return mixing
-    if mixing.groups or mixing.columns:
+    sums_N = _checked(mixing.weights_NN, len(of_clients), "weights_NN").double().sum(1)
+    if mixing.groups or mixing.columns or not torch.allclose(sums_N, torch.ones_like(sums_N), atol=1e-4):
         raise ValueError(
-            "mixes='weights': this method has no one weight for each client (it takes medians, or weighs stages by "
-            "themselves); leave mixes='updates'"
+            "mixes='weights': this method has no one average for each client (it takes medians, weighs stages by "
+            "themselves, or lengthens updates); leave mixes='updates'"
         )
     share_CN = owner_shares(owners, of_clients).to(mixing.weights_NN.device)
     starts_NC = (share_CN > 0).T.double()
