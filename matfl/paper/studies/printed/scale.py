@@ -91,7 +91,7 @@ def attacked(runs: Sequence[Run], frame: pd.DataFrame, floor: pd.DataFrame, *, w
         "all": "all tasks",
     }
     columns = tuple((name, replace(COLUMNS["delta_m"], title=f"Δm, {title}")) for name, title in titles.items())
-    shown = _attacks_together(frame.assign(defence=frame["defence"].map(_defence)))
+    shown = _together(frame.assign(defence=frame["defence"].map(_defence)), "attack")
     shown = pd.concat([shown, floor.assign(attack="any", defence=CONSTANT)])
     by_pair = floor[[name for name in floor if "/" in name]].mean()
     unlearnt = " and ".join(pair_title(str(pair)) for pair, level in by_pair.items() if level >= 0)
@@ -108,19 +108,11 @@ def above_floor(runs: Sequence[Run], frame: pd.DataFrame) -> Table:
     shown = frame.assign(defence=frame["defence"].map(_defence))
     wide = shown.pivot_table(index=["attack", "defence", "seed"], columns="pair", values="above", sort=False)
     columns = tuple((p, Column(title=pair_title(p), unit="%", digits=1, signed=True)) for p in order)
-    words = (
+    caption = (
         "Main metrics after the last aggregation, above the best answer that never looks at a picture (in percent of "
+        f"its score; below 0: worse than it); {described(runs)}."
     )
-    words += "its score; below 0: worse than it)"
-    return _by(
-        _attacks_together(wide[order].reset_index()), ["attack", "defence"], columns, f"{words}; {described(runs)}."
-    )
-
-
-def _attacks_together(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows by attack, in order of appearance."""
-    place = {kind: i for i, kind in enumerate(frame["attack"].unique())}
-    return frame.sort_values("attack", key=lambda kind: kind.map(place), kind="stable")
+    return _by(_together(wide[order].reset_index(), "attack"), ["attack", "defence"], columns, caption)
 
 
 def away(frame: pd.DataFrame) -> Table:
@@ -143,10 +135,14 @@ def away(frame: pd.DataFrame) -> Table:
 def absences(runs: Sequence[Run]) -> Table:
     """What absence and lateness cost."""
     columns = (("delta_m", _against("single-task FL with all clients in time")),)
-    frame = absent.table(runs)
-    place = {case: i for i, case in enumerate(frame["case"].unique())}
-    frame = frame.sort_values("case", key=lambda case: case.map(place), kind="stable")
+    frame = _together(absent.table(runs), "case")
     return _by(frame, ["case", "method"], columns, f"Few and late clients; {described(runs)}.")
+
+
+def _together(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Rows with the same value of a column together, values in order of appearance."""
+    place = {value: i for i, value in enumerate(frame[column].unique())}
+    return frame.sort_values(column, key=lambda values: values.map(place), kind="stable")
 
 
 def _defence(name: str) -> str:
