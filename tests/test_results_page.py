@@ -289,9 +289,11 @@ def test_what_is_so_of_one_task_or_round_of_the_sweeps():
     depth = records("scenes", "04_k_sweep_table_by_task").set_index("pair").loc["indoor/depth"]
     assert "indoor depth is {:.1f} % worse at K = 2 ({:.1f} to {:.1f};".format(*-depth[["gain", "high", "low"]]) in text
     own = records("scenes", "04_k_sweep_table_own_step").set_index("method")["delta_m"]
-    swept = ["{:+.1f}".format(own[f"MaT-FL, K = {k}"]) for k in (2, 4, 8, 12, 18)]
-    others = ["{:+.1f}".format(own[name]) for name in ("Single-Task FL", "Plain Many-Task FL")]
-    words = "MaT-FL stands at {}, {}, {}, {} and {} where single-task FL is at {} and plain many-task FL and FedProx at {}"
+    swept = [f"{own[f'MaT-FL, K = {k}']:+.1f}" for k in (2, 4, 8, 12, 18)]
+    others = [f"{own[name]:+.1f}" for name in ("Single-Task FL", "Plain Many-Task FL")]
+    words = (
+        "MaT-FL stands at {}, {}, {}, {} and {} where single-task FL is at {} and plain many-task FL and FedProx at {}"
+    )
     assert words.format(*swept, *others) in text
     assert abs(own["FedProx"] - own["Plain Many-Task FL"]) < 0.05
     two = records("scenes", "06_layer_voting_table_over_rounds").set_index(["voting_layers", "points"]).loc[2]
