@@ -92,6 +92,9 @@ def test_gains_by_task_are_single_task_fls_0_and_average_to_delta_m() -> None:
     assert table.spread.loc[("outdoor5", "matfl"), "outdoor/semseg"] == pytest.approx(1)
     assert table.frame.columns[0] == "outdoor/semseg"
     assert "Norm. (outdoor) (%) ↑" in table.markdown(), "an error's gain is better the higher it is"
+    assert "fewer seeds" not in table.caption
+    fewer = [run for run in at_1 if run.config.method != "fedavg" or run.config.seed != SEEDS[0]]
+    assert "fewer seeds" in printed.gains(fewer, gains(fewer)).caption
 
 
 def test_nothing_to_take_apart() -> None:

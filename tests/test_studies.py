@@ -150,7 +150,8 @@ def test_studies_share_their_runs() -> None:
     chosen = [case for steps in server_step.frozen()["scenes"]["steps"].values() for case in steps.items()]
     own = sum(seeds.get(method, 0) for method, step in chosen if step != 1)
     protocols = 4 * 3 + 3 * 3 * 3
-    assert len(table1) == 2 * (4 * 5 + 3) + 14 * 3 + protocols + own
+    readings = (1 + 3) * 3
+    assert len(table1) == 2 * (4 * 5 + 3) + 14 * 3 + protocols + readings + own
 
 
 def test_every_seed_has_pictures_of_its_own() -> None:
@@ -387,7 +388,7 @@ def test_differences_over_the_rounds_and_before_aggregation() -> None:
 
 def test_the_papers_protocol_is_a_row_of_its_own() -> None:
     runs = runs_of(methods.plan("scenes"))
-    usual, _, papers = methods.apart(runs)
+    usual, _, papers, _ = methods.apart(runs)
     assert {run.config.method for run in papers} == set(BASELINES)
     assert {(run.config.heads, run.config.lr, run.config.local_epochs) for run in papers} == {("local", 1e-4, 10)}
     assert {(run.config.heads, run.config.lr, run.config.loss_weights) for run in usual} == {("task", 1e-3, "field")}
@@ -395,13 +396,13 @@ def test_the_papers_protocol_is_a_row_of_its_own() -> None:
     assert list(table.index) == [("outdoor5", name) for name in BASELINES]
     assert table.loc[("outdoor5", "fedavg"), "delta_m"] == pytest.approx(-7)
     quick_runs = runs_of(methods.plan("quick"))
-    assert methods.apart(quick_runs) == (quick_runs, {}, [])
+    assert methods.apart(quick_runs) == (quick_runs, {}, [], {})
 
 
 def test_each_difference_of_the_papers_protocol_alone() -> None:
     runs = runs_of(methods.plan("scenes"), spread=0.2)
-    usual, alone, papers = methods.apart(runs)
-    assert len(usual) + sum(map(len, alone.values())) + len(papers) == len(runs)
+    usual, alone, papers, read = methods.apart(runs)
+    assert len(usual) + sum(map(len, (*alone.values(), *read.values()))) + len(papers) == len(runs)
     first = usual[0].config
     for words, found in alone.items():
         for config in (run.config for run in found):
@@ -427,15 +428,56 @@ def test_each_difference_of_the_papers_protocol_alone() -> None:
 def test_what_settings_make_the_papers_is_no_difference() -> None:
     plan = methods.plan("smoke", settings="heads=local")
     assert len({config.name for config in plan.configs}) == len(plan.configs), "no run twice"
-    usual, alone, papers = methods.apart(runs_of(plan))
+    usual, alone, papers, _ = methods.apart(runs_of(plan))
     assert {run.config.heads for run in usual} == {"local"}
     assert list(alone) == ["no loss weights", "10 local epochs at 1e-4"]
     assert {run.config.method for run in papers} == set(BASELINES)
     assert {run.config.heads for found in alone.values() for run in found} == {"local"}
     one_left = runs_of(methods.plan("smoke", settings="heads=local; loss_weights=none"))
-    assert [len(found) for found in methods.apart(one_left)[1:]] == [0, 4], "the last difference is all of them"
+    assert [len(found) for found in methods.apart(one_left)[1:3]] == [0, 4], "the last difference is all of them"
     none_left = "heads=local; loss_weights=none; lr=1e-4; local_epochs=10"
-    assert [len(found) for found in methods.apart(runs_of(methods.plan("smoke", settings=none_left)))[1:]] == [0, 0]
+    assert [len(found) for found in methods.apart(runs_of(methods.plan("smoke", settings=none_left)))[1:3]] == [0, 0]
+
+
+def test_other_readings_of_the_paper_stand_beside_the_plans_own() -> None:
+    def quality(config: RunConfig) -> float:
+        gain = 1 + 0.1 * config.seed if config.client_moments == "kept" and config.method == "matfl" else 0.0
+        return BETTER.get(config.method, -2.0) + gain
+
+    runs = [fake_run(config, quality(config)) for config in methods.plan("scenes").configs]
+    usual, _, _, read = methods.apart(runs)
+    assert list(read) == list(methods.READINGS)
+    for words, (change, names) in methods.READINGS.items():
+        assert [run.config.method for run in read[words]] == [name for name in names for _ in range(3)]
+        for config in (run.config for run in read[words]):
+            (same,) = (c for c in (run.config for run in usual) if replace(c, **change) == config)
+            assert same != config, "the reading alone"
+    assert all(run.config.mixes == "updates" and run.config.client_moments == "anew" for run in usual)
+    steps, _ = server_step.by_step(usual)
+    found = methods.read_otherwise(steps, read).set_index(["reading", "method"])
+    words = "Adam's moments go on between rounds"
+    expected = estimate([1.0, 1.1, 1.2])
+    assert found.loc[(words, "matfl"), ["change", "low", "high"]].to_numpy(float) == pytest.approx(
+        [expected.mean, expected.low, expected.high]
+    )
+    lead = found.loc[("as everywhere", "fedavg"), "lead"] + expected.mean
+    assert found.loc[(words, "fedavg"), "lead"] == pytest.approx(lead)
+    assert found.loc[("the trained models are mixed", "matfl"), "change"] == pytest.approx(0)
+    assert found.loc["as everywhere", ["change", "low", "high"]].isna().all(axis=None)
+    assert found.xs("matfl", level="method")["lead"].isna().all()
+    assert set(found["seeds"]) == {3}, "the pictures of the readings' runs alone"
+    table = printed.readings([run for group in read.values() for run in group], found.reset_index())
+    assert table.frame.loc[(words, "matfl"), "change"] == pytest.approx(1.1)
+    assert table.spread is not None
+    assert table.spread.loc[(words, "matfl"), "delta_m"] == pytest.approx(found.loc[(words, "matfl"), "sd"])
+
+
+def test_a_reading_that_is_the_plans_own_is_not_run_twice() -> None:
+    plan = methods.plan("smoke", settings="client_moments=kept")
+    assert len({config.name for config in plan.configs}) == len(plan.configs)
+    usual, _, _, read = methods.apart(runs_of(plan))
+    assert list(read) == ["the trained models are mixed"]
+    assert {run.config.client_moments for run in (*usual, *read["the trained models are mixed"])} == {"kept"}
 
 
 def test_all_metrics_keep_every_metric_and_kind() -> None:

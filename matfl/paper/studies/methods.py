@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PAPER",
+    "READINGS",
     "all_metrics",
     "apart",
     "beside_paper",
@@ -48,6 +49,7 @@ __all__ = [
     "gains",
     "one_by_one",
     "plan",
+    "read_otherwise",
     "rounds_apart",
     "table",
     "tasks_apart",
@@ -92,13 +94,22 @@ ONE_BY_ONE = ("single_task", "fedavg", "matfl")
 """Methods that also run with each of `DIFFERENCES` alone."""
 
 
+READINGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "the trained models are mixed": ({"mixes": "weights"}, ("matfl",)),
+    "Adam's moments go on between rounds": ({"client_moments": "kept"}, ONE_BY_ONE),
+}
+"""Other readings of what the paper leaves open, and the methods that run with each. Where all clients of a task start
+from one model and mix alike, as in single-task FL and plain many-task FL, mixing models is mixing updates."""
+
+
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: int = 0, settings: str = "") -> Plan:
     """Every method on every task set, once a seed; single-task FL is always among them, as delta_m's baseline.
 
     Methods with a server step of their own run at that one as well. Where the preset says for how many rounds, the
-    paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks, and three of them with each of
-    its `DIFFERENCES` alone: `apart` tells these from the others. Constant answers are the tables' lowest row;
-    predictions of the first seed are drawn where they are at hand (`matfl.paper.studies.predictions`).
+    paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks, three of them with each of its
+    `DIFFERENCES` alone, and some with other `READINGS`: `apart` tells these from the others. Constant answers are the
+    tables' lowest row; predictions of the first seed are drawn where they are at hand
+    (`matfl.paper.studies.predictions`).
     """
     size = sizes(preset)
     compared = _compared(methods, (*size.variants, *size.rivals))
@@ -123,6 +134,13 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
                 for name in names
                 for seed in report_seeds(seeds or size.seeds)
             ]
+        configs += [
+            setting(base, five_tasks(base), k=k, seed=seed, **{"method": name, **change, **own[name]})
+            for change, names in READINGS.values()
+            if _differs(base, change)
+            for name in names
+            for seed in report_seeds(seeds or size.seeds)
+        ]
     shown = () if methods or tasks or k or settings else predictions.jobs_at_hand(preset)
     chance = levels_jobs(preset, seeds=seeds or size.main_seeds, settings=settings)
     return Plan(configs=tuple(configs), jobs=(*chance, *shown))
@@ -130,9 +148,13 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
 
 def _protocols(base: RunConfig) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
     """Methods and changes of `base` towards the paper's protocol: all of it, then each part that is not all of it."""
-    parts = [part for part in DIFFERENCES.values() if any(getattr(base, name) != part[name] for name in part)]
+    parts = [part for part in DIFFERENCES.values() if _differs(base, part)]
     single = [(ONE_BY_ONE, part) for part in parts] if len(parts) > 1 else []
     return [(BASELINES, PROTOCOL), *single] if parts else []
+
+
+def _differs(config: RunConfig, change: Mapping[str, Any]) -> bool:
+    return any(getattr(config, name) != value for name, value in change.items())
 
 
 def _compared(methods: str, others: Sequence[str]) -> tuple[str, ...]:
@@ -141,8 +163,8 @@ def _compared(methods: str, others: Sequence[str]) -> tuple[str, ...]:
     return names if "single_task" in names else ("single_task", *names)
 
 
-def apart(runs: Sequence[R]) -> tuple[list[R], dict[str, list[R]], list[R]]:
-    """A plan's runs: under its own protocol, with each of `DIFFERENCES` alone by its words, and under the paper's.
+def apart(runs: Sequence[R]) -> tuple[list[R], dict[str, list[R]], list[R], dict[str, list[R]]]:
+    """A plan's runs: its own protocol's, each of `DIFFERENCES` alone by its words, the paper's, and each of `READINGS`.
 
     The first run's protocol is the plan's own; what it shares with the paper's is no difference. Scores under the
     paper's are of kind 'local', each client's model right after local training.
@@ -150,16 +172,61 @@ def apart(runs: Sequence[R]) -> tuple[list[R], dict[str, list[R]], list[R]]:
     usual: list[R] = []
     alone: dict[str, list[R]] = {}
     papers: list[R] = []
+    read: dict[str, list[R]] = {}
     for run in runs:
-        changed = {name for name in PROTOCOL if getattr(run.config, name) != getattr(runs[0].config, name)}
-        words = [text for text, change in DIFFERENCES.items() if changed & set(change)]
-        if not words:
+        reading = _changed(run, runs[0], {words: change for words, (change, _) in READINGS.items()})
+        words = _changed(run, runs[0], DIFFERENCES)
+        if reading:
+            read.setdefault(reading[0], []).append(run)
+        elif not words:
             usual.append(run)
-        elif all(getattr(run.config, name) == value for name, value in PROTOCOL.items()):
+        elif not _differs(run.config, PROTOCOL):
             papers.append(run)
         else:
             alone.setdefault(words[0], []).append(run)
-    return usual, alone, papers
+    return usual, alone, papers, read
+
+
+def _changed(run: RunLike, first: RunLike, changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The words of those `changes` whose fields are not as in `first`."""
+    before = first.config
+    return [words for words, change in changes.items() if _differs(run.config, {n: getattr(before, n) for n in change})]
+
+
+def read_otherwise(usual: Sequence[RunLike], read: Mapping[str, Sequence[RunLike]]) -> pd.DataFrame:
+    """What each of `READINGS` changes: a row a reading and method, the methods 'as everywhere' first.
+
+    Columns: reading, method, delta_m, sd, seeds (against single-task FL as everywhere of the same seed); change, low,
+    high (from the method as everywhere, paired by seed, with its 95 % t interval); lead, lead_low, lead_high (MaT-FL
+    of the same reading minus the method); NaN where a row would be compared with itself. Tasks and seeds are those of
+    the readings' runs, so that all rows are of the same pictures.
+    """
+    import pandas as pd
+
+    cases = {(run.config.tasks, run.config.seed) for runs in read.values() for run in runs}
+    same = [run for run in usual if (run.config.tasks, run.config.seed) in cases and run.config.method in ONE_BY_ONE]
+    everywhere = _by_seed(same, same)
+    by_reading = {"as everywhere": everywhere} | {words: _by_seed(runs, same) for words, runs in read.items()}
+    rows, unknown = [], (math.nan,) * 3
+    for reading, found in by_reading.items():
+        for method, values in found.items():
+            level = estimate(list(values.values()))
+            change = _interval(values, everywhere[method]) if found is not everywhere else unknown
+            lead = _interval(found["matfl"], values) if method != "matfl" else unknown
+            rows.append((reading, method, level.mean, level.sd, level.n, *change, *lead))
+    names = ("delta_m", "sd", "seeds", "change", "low", "high", "lead", "lead_low", "lead_high")
+    return pd.DataFrame(rows, columns=["reading", "method", *names])
+
+
+def _by_seed(runs: Sequence[RunLike], reference: Sequence[RunLike]) -> dict[str, dict[int, float]]:
+    """delta_m of each method by seed, against `reference`'s single-task FL."""
+    frame = deltas(runs, reference=reference)
+    return {method: dict(zip(rows["seed"], rows["delta_m"])) for method, rows in frame.groupby("method", sort=False)}
+
+
+def _interval(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[float, float, float]:
+    found = estimate(paired(first, second))
+    return found.mean, found.low, found.high
 
 
 def one_by_one(

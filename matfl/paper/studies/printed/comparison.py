@@ -38,6 +38,7 @@ __all__ = [
     "one_by_one",
     "over_rounds",
     "paper_layout",
+    "readings",
     "server",
     "steps",
     "tried",
@@ -86,14 +87,18 @@ def methods(
     spread.index = frame.index
     frame = frame.drop(columns="delta_m_sd")
     full = _with_constant(frame, levels)
-    uneven = frame.groupby("tasks")["seeds"].nunique().max() > 1
-    note = " Rows of fewer seeds are means over fewer pictures, and never bold." if uneven else ""
     return Table(
         frame=full,
         spread=spread.reindex(full.index),
         references=(CONSTANT,),
-        caption=f"{about}; {described(runs)}.{note}",
+        caption=f"{about}; {described(runs)}.{_where_seeds_differ(frame)}",
     )
+
+
+def _where_seeds_differ(frame: pd.DataFrame) -> str:
+    """A caption's last sentence where rows of one task set have unlike numbers of seeds."""
+    uneven = frame.groupby("tasks")["seeds"].nunique().max() > 1
+    return " Rows of fewer seeds are means over fewer pictures, and never bold." if uneven else ""
 
 
 def one_by_one(found: Mapping[str, tuple[Sequence[RunLike], str]], levels: pd.DataFrame | None = None) -> Table:
@@ -261,12 +266,29 @@ def gains(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     order = ordered_pairs(dict.fromkeys(frame["tasks"]))
     rows = frame.set_index(keys).index.unique()
     mean, sd = (found.unstack("pair").reindex(index=rows, columns=order) for found in (grouped.mean(), grouped.std()))
+    counted = mean.assign(seeds=frame.groupby(keys)["seed"].nunique())
     return Table(
-        frame=mean.assign(seeds=frame.groupby(keys)["seed"].nunique()),
+        frame=counted,
         spread=sd,
         columns=tuple((p, Column(title=pair_title(p), unit="%", better=1, digits=1, signed=True)) for p in order),
         caption="Gain over single-task FL of the same seed in each task's main metric; a row's mean is delta_m; "
-        f"{described(runs)}. Rows of fewer seeds are means over fewer pictures, and never bold.",
+        f"{described(runs)}.{_where_seeds_differ(counted)}",
+    )
+
+
+_CHANGE = _differences("points", change="change", low="95 % from", high="to")
+_LEAD = _differences("points", lead="MaT-FL above it", lead_low="95 % from ", lead_high="to ")
+
+
+def readings(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
+    """Notebook 02: `matfl.paper.studies.methods.read_otherwise`, `runs` being the other readings'."""
+    return Table(
+        frame=frame.set_index(["reading", "method"]).drop(columns="sd"),
+        spread=frame.set_index(["reading", "method"])[["sd"]].rename(columns={"sd": "delta_m"}),
+        columns=(("delta_m", Column(title="delta_m", unit="%", better=0, digits=1, signed=True)), *_CHANGE, *_LEAD),
+        caption="Other readings of what the paper leaves open: delta_m against single-task FL as everywhere above, the "
+        "change from the same method as everywhere, and MaT-FL of the same reading minus the method, paired by seed; "
+        f"intervals are not adjusted; {described(runs)}.",
     )
 
 
