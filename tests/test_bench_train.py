@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from matfl.bench import record, train
+from matfl.bench import data, edges, record, server, train
 from matfl.bench.loops import LOOPS, Pictures, _PlainModel, arrays
 from matfl.config.run_config import override, smoke
 from matfl.models.network import build
@@ -86,12 +86,27 @@ def test_the_record_has_every_loop_and_the_ratios(tmp_path, monkeypatch, capsys)
         train.main(["--images", "1", "--loaded"])
 
 
-def test_a_busy_machine_is_not_measured(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "bench, options",
+    [
+        (train, ["--preset", "smoke", "--device", "cpu"]),
+        (server, ["--device", "cpu"]),
+        (edges, []),
+        (data, ["--device", "cpu"]),
+    ],
+)
+def test_no_bench_measures_a_busy_machine(monkeypatch, capsys, bench, options):
     monkeypatch.setattr(record, "load", lambda: 7.0)
     monkeypatch.setattr(record, "cores", lambda: 2)
+    monkeypatch.setattr(bench, "machine", lambda *_: pytest.fail("it measures"))
     with pytest.raises(SystemExit):
-        train.main(["--preset", "smoke", "--device", "cpu"])
+        bench.main(options)
     assert "the load average is 7.0 on 2 cores" in capsys.readouterr().err
+
+
+def test_what_makes_a_machine_busy(monkeypatch):
+    monkeypatch.setattr(record, "load", lambda: 7.0)
+    monkeypatch.setattr(record, "cores", lambda: 2)
     assert record.machine()["busy"] is True
     assert record.quiet(patience=0.0) is False
     monkeypatch.setattr(record, "load", lambda: 0.4)

@@ -148,6 +148,12 @@ def test_table_2_has_k_only_where_a_method_knows_one() -> None:
     assert list(sweep.frame.index) == ["Single-Task FL", "Plain Many-Task FL", "FedProx", "MaT-FL, K = 4"]
     assert "**" in sweep.markdown().splitlines()[-1]
     assert "n = 1 seed (no spread" in printed.k_sweep(runs(1), k_sweep.numbers(runs(1))).caption
+    levels = pd.DataFrame({"pair": ["outdoor/sal", "outdoor/semseg"], "chance": [0.9, 0.95]})
+    known = printed.k_sweep(runs(), k_sweep.numbers(runs()), levels)
+    assert known.frame.loc[printed.CONSTANT, "outdoor/semseg"] == 0.95
+    assert np.isnan(known.frame.loc[printed.CONSTANT, "delta_m"])
+    assert "**0.95" not in known.markdown(), "an answer that never looks takes part in no contest"
+    assert known.frame.drop(printed.CONSTANT).equals(sweep.frame)
 
 
 def test_what_attacks_leave_is_told_by_attack_and_by_kind_of_task() -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import matfl
+from matfl.paper.studies.base import sizes
+
 ROOT = Path(__file__).resolve().parent.parent
 COMPARED = {
     "five": ("scenes", "outdoor5"),
@@ -105,6 +108,105 @@ def test_every_rival():
     others = measured.drop("single_task").dropna().sort_values(ascending=False)
     assert len(there) == len(others)
     assert (abs(others.to_numpy() - there) <= 0.05).all()
+
+
+def test_the_papers_own_measures():
+    """A verdict's words have the numbers of its table; what is said of no number, that Holm decides."""
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    by = ["tasks", "pair", "method", "against"]
+    found = pd.concat([records(preset, "02_methods_table_measures") for preset in ("scenes", "photos")])
+    found = found.set_index(by).sort_index()
+    five, nine = (found.loc[(tasks, "outdoor/semseg", "matfl")] for tasks in ("outdoor5", "scenes9"))
+    people = found.loc[("photos8", "people/sal", "matfl")]
+
+    def digits(value: float) -> str:
+        return f"{abs(value):.3f}".lstrip("0")
+
+    words = (
+        "segmentation does: {} above plain many-task FL and above FedProx on five tasks (p {} each), {} and {} on nine"
+    )
+    others = ["fedavg", "fedprox"]
+    assert five.loc["fedavg", "mean"].round(3) == five.loc["fedprox", "mean"].round(3)
+    shown = [digits(five.loc["fedavg", "mean"]), digits(five.loc["fedavg", "p_holm"])]
+    assert words.format(*shown, *map(digits, nine.loc[others, "mean"])) in text
+    assert (nine.loc[others, "p_holm"].round(3) == 0.014).all()
+    below = [digits(part.loc["single_task", name]) for name in ("mean", "p_holm") for part in (five, nine)]
+    assert "and {} and {} below single-task FL (p {} and {})".format(*below) in text
+    sal = found.xs("outdoor/sal", level="pair")
+    assert (sal["p_holm"] > 0.05).all()
+    assert (sal.loc[("outdoor5", "matfl"), "mean"] < 0).all()
+    words = "saliency does: {} above plain many-task FL and {} above FedProx (p {} and {})"
+    assert words.format(*map(digits, (*people.loc[others, "mean"], *people.loc[others, "p_holm"]))) in text
+    parts = found.loc[("photos8", "people/semseg", "matfl")]
+    assert (parts.loc[others, "p_holm"].round(3) == 0.099).all()
+    assert (found.loc["photos8"].xs("single_task", level="against").xs("matfl", level="method")["p_holm"] > 0.05).all()
+    clients = records("scenes", "03_clients_per_task_table_measures").set_index(["pair", "against", "clients_per_task"])
+    clients = clients.sort_index()
+    plain, prox = (clients.loc[("outdoor/semseg", name)] for name in others)
+    words = "segmentation is above plain many-task FL ({} and {}; p {} and {}) and FedProx ({} and {}; p {} each)"
+    assert (prox["p_holm"].round(3) == prox["p_holm"].round(3).iloc[0]).all()
+    shown = [*plain["mean"], *plain["p_holm"], *prox["mean"], prox["p_holm"].iloc[0]]
+    assert words.format(*map(digits, shown)) in text
+    verdicts = json.loads((ROOT / "figures/scenes/03_clients_per_task.json").read_text(encoding="utf-8"))["claims"]
+    assert [c["verdict"] for c in verdicts if "at the paper's numbers" in c["claim"]][1:] == ["undecided", "held"]
+
+
+def test_other_readings_in_training():
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    found = records("scenes", "02_methods_table_readings").set_index(["reading", "method"])
+    mixed = found.loc[("the trained models are mixed", "matfl"), ["change", "low", "high"]]
+    assert "MaT-FL's delta_m {:+.1f} points ({:.1f} to {:.1f})".format(*mixed) in text
+    kept, usual = (found.loc[name] for name in ("Adam's moments go on between rounds", "as everywhere"))
+    for name in ("single_task", "fedavg", "matfl"):
+        title = next(words for words, method in METHODS.items() if method == name)
+        assert "{} {:+.1f} ({:.1f} to {:.1f})".format(title, *kept.loc[name, ["change", "low", "high"]]) in text
+    lead = ["lead", "lead_low", "lead_high"]
+    assert (
+        "plain many-task FL {:+.1f}, {:.1f} to {:.1f}, instead of {:+.1f}; against single-task FL {:.1f}, {:.1f} to "
+        "{:.1f}, instead of {:.1f}, {:.1f} to {:.1f}"
+    ).format(
+        *kept.loc["fedavg", lead], usual.loc["fedavg", "lead"], *kept.loc["single_task", lead],
+        *usual.loc["single_task", lead],
+    ) in text  # fmt: skip
+
+
+def test_deviations_name_what_the_presets_have():
+    """Cells that hang on a preset's values, of the columns of `scenes`, `photos` and the paper's presets."""
+    scenes, photos, papers = (matfl.preset(name) for name in ("scenes", "photos", "paper_9"))
+    shown = table("docs/paper.md", "authors' code", "here, `photos`")
+    ours, theirs, presets = ("here, `scenes`", "here, `photos`", "here, `paper_*` presets")
+
+    def head(config: matfl.RunConfig) -> str:
+        return f"{config.head_channels} channels, rates {', '.join(map(str, config.aspp_rates))}"
+
+    assert shown.loc["DeepLab head", ours] == head(scenes) == head(photos)
+    assert shown.loc["DeepLab head", "authors' code"] == head(papers)
+    schedule = f"{scenes.lr:g}, {scenes.local_epochs}, {scenes.rounds}".replace("0.001", "1e-3")
+    assert shown.loc["learning rate, epochs, rounds", ours] == schedule
+    assert (photos.lr, photos.local_epochs, photos.rounds) == (scenes.lr, scenes.local_epochs, scenes.rounds)
+    written = f"{papers.lr:g}, {papers.local_epochs}, {papers.rounds}".replace("0.0001", "1e-4")
+    assert shown.loc["learning rate, epochs, rounds", "paper"] == written
+    for column, config in ((ours, scenes), (theirs, photos), (presets, papers)):
+        assert shown.loc["decay of the learning rate a round", column] == f"{config.lr_decay:g}"
+        assert shown.loc["images a step", column] == str(config.batch_size)
+        assert shown.loc["FedProx's mu", column] == f"{matfl.METHODS['fedprox'].mu:g}"
+    assert (scenes.size, photos.size, papers.size) == (64, 128, 0)
+    assert shown.loc["picture size", ours] == "64x64"
+    assert shown.loc["picture size", theirs].startswith("128x128")
+    assert shown.loc["validation pictures", [ours, theirs, presets]].tolist() == [
+        f"{scenes.images_val} a domain", f"{photos.images_val} a domain", "all",
+    ]  # fmt: skip
+    assert (scenes.images_per_client, photos.images_per_client, papers.images_val) == (100, 0, 0)
+    assert (scenes.loss_weights, photos.loss_weights, papers.loss_weights) == ("field", "field", "none")
+    assert {(c.heads, c.head_start, c.mixes, c.client_moments) for c in (scenes, photos, papers)} == {
+        ("task", "shared", "updates", "anew")
+    }
+    assert {name: matfl.DOMAINS[name].augmentation for name in ("outdoor", "indoor", "people", "nyuv2")} == {
+        "outdoor": "pascal", "indoor": "fixed_camera", "people": "pascal", "nyuv2": "nyud",
+    }  # fmt: skip
+    counts = [sizes("scenes").clients, sizes("photos").clients]
+    assert counts == [(1, 2, 4), (1, 2)]
+    assert shown.loc["tasks, clients a task", [ours, theirs]].tolist() == ["5 or 9; 1, 2 or 4", "8; 1 or 2"]
 
 
 def test_who_is_last_without_the_task_that_was_not_learnt():

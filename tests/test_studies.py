@@ -344,7 +344,7 @@ def test_methods_table_differences_and_claims() -> None:
     assert words["scenes9: MaT-FL beats plain many-task FL."] == "held"
     assert words["scenes9: Plain many-task FL beats single-task FL."] == "not held"
     assert words["outdoor5: MaT-FL beats single-task FL."] == "not held"
-    assert words["outdoor5: FedProx barely gains over plain many-task FL."] == "held"
+    assert words["outdoor5: FedProx gains less than a point over plain many-task FL."] == "held"
     assert all("on outdoor scenes" in claim.regime for claim in methods.claims(runs))
     one_seed = [run for run in runs if run.config.seed == 0]
     assert {claim.held for claim in methods.claims(one_seed)} == {None}
@@ -355,7 +355,7 @@ def test_fedprox_barely_gains_where_it_gains_less_than_a_point(gain: float, verd
     better = BETTER | {"fedprox": BETTER["fedavg"] + gain}
     runs, _ = server_step.by_step(methods.apart(runs_of(methods.plan("scenes"), better))[0])
     claims = {claim.text: claim.word for claim in methods.claims(runs)}
-    assert claims["outdoor5: FedProx barely gains over plain many-task FL."] == verdict
+    assert claims["outdoor5: FedProx gains less than a point over plain many-task FL."] == verdict
 
 
 def test_differences_over_the_rounds_and_before_aggregation() -> None:
@@ -739,7 +739,7 @@ def test_traffic_accumulates_and_finds_the_level() -> None:
     assert cost_and_scale.round_costs(runs).loc["fedavg", "MB up a client"] == pytest.approx(1e-3)
 
 
-def test_the_chosen_precision_is_judged_by_the_spread_of_seeds() -> None:
+def test_the_chosen_precision_is_as_good_within_a_point() -> None:
     def gaps(shift: float, seeds: int = 3) -> pd.DataFrame:
         runs = []
         for config in cost_and_scale.plan("quick", seeds=seeds, methods="single_task").configs:
@@ -759,7 +759,7 @@ def test_the_chosen_precision_is_judged_by_the_spread_of_seeds() -> None:
         return claim.word
 
     assert word(frame) == "held"
-    assert word(gaps(-20.0)) == "not held"
+    assert word(gaps(-1.5)) == "not held", "more than a point, though less than seeds differ by"
     assert word(gaps(-0.5, seeds=1)) == "undecided"
     smoke_runs = [fake_run(config) for config in cost_and_scale.plan("smoke").configs]
     assert cost_and_scale.fast_and_plain(smoke_runs) == (smoke_runs, [])

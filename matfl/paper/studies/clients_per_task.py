@@ -23,6 +23,7 @@ from matfl.paper.studies.base import (
 )
 from matfl.paper.studies.by_round import by_round
 from matfl.paper.studies.methods import PAPER
+from matfl.paper.studies.paper_measures import paper_measures
 from matfl.paper.studies.photographs import levels_jobs
 from matfl.paper.studies.server_step import with_own_steps
 from matfl.paper.studies.tables import RunLike, delta_table, differences, final, ordered_pairs, summary
@@ -30,10 +31,13 @@ from matfl.paper.studies.tables import RunLike, delta_table, differences, final,
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["claims", "deltas", "papers", "plan", "rounds_apart", "scores", "table"]
+__all__ = ["claims", "deltas", "measures", "papers", "plan", "rounds_apart", "scores", "table"]
 
 PAPERS = (1, 2)
 """The paper's numbers of clients per task."""
+
+OPPONENTS = {"single_task": "single-task FL", "fedavg": "plain many-task FL", "fedprox": "FedProx"}
+"""Whom the paper compares MaT-FL with, and their names in a sentence."""
 
 
 def plan(
@@ -118,6 +122,11 @@ def table(runs: Sequence[RunLike], *, reference: Sequence[RunLike] = ()) -> pd.D
     )
 
 
+def measures(runs: Sequence[RunLike]) -> pd.DataFrame:
+    """MaT-FL minus each opponent in the paper's own measures, at its numbers of clients (`paper_measures`)."""
+    return paper_measures(runs, [("matfl", against) for against in OPPONENTS], clients=PAPERS)
+
+
 def claims(runs: Sequence[RunLike]) -> list[Claim]:
     """Section 4.3: MaT-FL is ahead at either scale, and more clients with less data each do worse.
 
@@ -125,10 +134,9 @@ def claims(runs: Sequence[RunLike]) -> list[Claim]:
     numbers are another.
     """
     delta, where = deltas(runs), regime(runs[0].config)
-    opponents = {"single_task": "single-task FL", "fedavg": "plain many-task FL", "fedprox": "FedProx"}
     found = {
         (against, count): value
-        for against in opponents
+        for against in OPPONENTS
         for count, value in differences(
             delta, "delta_m", method="matfl", against=against, by=["clients_per_task"]
         ).items()
@@ -140,9 +148,14 @@ def claims(runs: Sequence[RunLike]) -> list[Claim]:
     result = []
     for words, belongs in families.items():
         family = holm_adjusted({key: value for key, value in found.items() if belongs(key[1])})
-        for against, title in opponents.items():
+        for against, title in OPPONENTS.items():
             parts = tuple(
-                Part(statistic=f"delta_m, {count} a task", value=value, rule=Above(0), digits=1)
+                Part(
+                    statistic=f"delta_m of MaT-FL minus that of {title}, {count} a task",
+                    value=value,
+                    rule=Above(0),
+                    digits=1,
+                )
                 for (other, count), value in family.items()
                 if other == against
             )

@@ -17,6 +17,7 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.photographs import levels_jobs
 from matfl.paper.studies.server_step import with_own_steps
 from matfl.paper.studies.tables import RunLike, delta_table, final, ordered_pairs, summary
 from matfl.server.methods import METHODS
@@ -50,7 +51,8 @@ def plan(
         configs += [
             setting(base, chosen, method="matfl", k=k, seed=seed) for k in chosen_numbers(ks, default, name="ks")
         ]
-    return with_own_steps(Plan(configs=tuple(configs)))
+    levels = levels_jobs(preset, seeds=seeds or size.seeds, settings=settings)
+    return with_own_steps(Plan(configs=tuple(configs), jobs=levels))
 
 
 def numbers(runs: Sequence[RunLike], *, pair: str = "", reference: Sequence[RunLike] = ()) -> pd.DataFrame:

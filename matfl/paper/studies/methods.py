@@ -427,7 +427,7 @@ def claims(runs: Sequence[RunLike]) -> list[Claim]:
             statistic = f"delta_m of {METHODS['fedprox'].title} minus {METHODS['fedavg'].title}, points"
             result.append(
                 Claim(
-                    text=f"{tasks}: FedProx barely gains over plain many-task FL.",
+                    text=f"{tasks}: FedProx gains less than a point over plain many-task FL.",
                     parts=(Part(statistic=statistic, value=gap, rule=Below(MARGIN), digits=1),),
                     regime=where[str(tasks)],
                 )

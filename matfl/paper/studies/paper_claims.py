@@ -73,7 +73,7 @@ PAPER_CLAIMS = (
         words="FedProx barely brings a gain.",
         numbers="Seg. +.0014, Sal. +.0023 over plain (5); -.0096, +.0031 (9)",
         study="02_methods",
-        judged_as="FedProx barely gains over plain many-task FL.",
+        judged_as="FedProx gains less than a point over plain many-task FL.",
     ),
     PaperClaim(
         place=_TABLE1,

@@ -490,6 +490,7 @@ def _decay_claims(frame: pd.DataFrame, plain: pd.DataFrame, where: str) -> list[
         scarce = _blocks(few, "partners")
         rows = min(len(scarce), len(partners))
         less = scarce[:rows] - partners[:rows]
+        whole = estimate(less.mean(1))
         result.append(
             Claim(
                 text="With fewer images a client, seen as much oftener, its partner's update is less like its own in "
@@ -503,7 +504,7 @@ def _decay_claims(frame: pd.DataFrame, plain: pd.DataFrame, where: str) -> list[
                         digits=3,
                     ),
                 ),
-                note=f"Over all rounds {less.mean():+.3f}; in each sixth of them "
+                note=f"Over all rounds {whole.mean:+.3f} ({whole.low:.3f} to {whole.high:.3f}); in each sixth of them "
                 + ", ".join(f"{value:+.3f}" for value in less.mean(0))
                 + ".",
                 regime=where,

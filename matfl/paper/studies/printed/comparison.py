@@ -38,6 +38,7 @@ __all__ = [
     "one_by_one",
     "over_rounds",
     "paper_layout",
+    "paper_measures",
     "readings",
     "server",
     "steps",
@@ -191,9 +192,16 @@ GROUPING = ("matfl", "matfl_uniform", "similarity_only")
 
 
 def k_sweep(
-    runs: Sequence[RunLike], numbers: pd.DataFrame, about: str = "MaT-FL over K beside methods without one"
+    runs: Sequence[RunLike],
+    numbers: pd.DataFrame,
+    levels: pd.DataFrame | None = None,
+    *,
+    about: str = "MaT-FL over K beside methods without one",
 ) -> Table:
-    """Figure 4's numbers: segmentation and delta_m by method and K; methods that know no K have none."""
+    """Figure 4's numbers: segmentation and delta_m by method and K; methods that know no K have none.
+
+    `levels` (`constants.levels`) adds the constant answer.
+    """
     pair = str(numbers["pair"].iloc[0])
     keys = ["method", "k"]
     import pandas as pd
@@ -208,9 +216,13 @@ def k_sweep(
         pd.DataFrame({name: part[column].to_numpy() for name, part in found.items()}, index=rows)
         for column in ("mean", "sd")
     )
+    frame = _one_group(mean)
+    if levels is not None and pair in set(levels["pair"]):
+        frame.loc[CONSTANT, pair] = levels.set_index("pair").loc[pair, "chance"]
     return Table(
-        frame=_one_group(mean),
-        spread=_one_group(sd),
+        frame=frame,
+        spread=_one_group(sd).reindex(frame.index),
+        references=(CONSTANT,),
         caption=f"{about}; {described(runs)}.",
     )
 
@@ -340,6 +352,27 @@ def beside_paper(runs: Sequence[RunLike]) -> Table:
         frame=frame.set_index(keys) if keys else frame,
         columns=columns,
         caption="Gains over single-task FL, the paper's on its data and ours on ours: compare signs and sizes.",
+    )
+
+
+_MIOU = tuple(
+    (name, Column(title=title, digits=4, signed=True))
+    for name, title in (("mean", "difference"), ("low", "95 % from"), ("high", "to"), ("paper", "paper's difference"))
+)
+
+
+def paper_measures(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
+    """Notebooks 02 and 03: `matfl.paper.studies.paper_measures`, with clients a task where their number varies."""
+    several = frame["clients_per_task"].nunique() > 1
+    heads = ["tasks", "pair", *(["clients_per_task"] if several else []), "method", "against"]
+    compared = {*frame["method"], *frame["against"]}
+    return Table(
+        frame=frame.set_index(heads)[["mean", "low", "high", "p_holm", "paper"]],
+        columns=_MIOU,
+        caption="The paper's comparisons in its own measures, mIoU of segmentation and of saliency in the first domain "
+        "after aggregation: method minus the one it is compared with, paired by seed, "
+        f"{count([run for run in runs if run.config.method in compared])}; p by Holm over "
+        "the comparisons of one measure and task set.",
     )
 
 
