@@ -2,13 +2,14 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import matfl
-from matfl.paper.studies.base import sizes
+from matfl.paper.studies.base import setting, sizes
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPARED = {
@@ -110,103 +111,175 @@ def test_every_rival():
     assert (abs(others.to_numpy() - there) <= 0.05).all()
 
 
+def thousandths(value: float) -> str:
+    """.012 as docs/results.md writes it."""
+    return f"{value:.3f}".replace("0.", ".", 1)
+
+
 def test_the_papers_own_measures():
-    """A verdict's words have the numbers of its table; what is said of no number, that Holm decides."""
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    by = ["tasks", "pair", "method", "against"]
     found = pd.concat([records(preset, "02_methods_table_measures") for preset in ("scenes", "photos")])
-    found = found.set_index(by).sort_index()
-    five, nine = (found.loc[(tasks, "outdoor/semseg", "matfl")] for tasks in ("outdoor5", "scenes9"))
-    people = found.loc[("photos8", "people/sal", "matfl")]
-
-    def digits(value: float) -> str:
-        return f"{abs(value):.3f}".lstrip("0")
-
-    words = (
-        "segmentation does: {} above plain many-task FL and above FedProx on five tasks (p {} each), {} and {} on nine"
+    found = found.set_index(["tasks", "pair", "method", "against"]).sort_index()
+    sets = [("outdoor5", "outdoor"), ("scenes9", "outdoor"), ("photos8", "people")]
+    seg, sal = (
+        [found.loc[(tasks, f"{domain}/{task}")] for tasks, domain in sets] for task in ("semseg", "sal")
+    )  # one a task set, rows (method, against)
+    others = [("matfl", "fedavg"), ("matfl", "fedprox")]
+    mean, p = (
+        lambda rows, keys, column=column: [*rows.loc[keys, column].map(thousandths)] for column in ("mean", "p_holm")
     )
-    others = ["fedavg", "fedprox"]
-    assert five.loc["fedavg", "mean"].round(3) == five.loc["fedprox", "mean"].round(3)
-    shown = [digits(five.loc["fedavg", "mean"]), digits(five.loc["fedavg", "p_holm"])]
-    assert words.format(*shown, *map(digits, nine.loc[others, "mean"])) in text
-    assert (nine.loc[others, "p_holm"].round(3) == 0.014).all()
-    below = [digits(part.loc["single_task", name]) for name in ("mean", "p_holm") for part in (five, nine)]
-    assert "and {} and {} below single-task FL (p {} and {})".format(*below) in text
-    sal = found.xs("outdoor/sal", level="pair")
-    assert (sal["p_holm"] > 0.05).all()
-    assert (sal.loc[("outdoor5", "matfl"), "mean"] < 0).all()
-    words = "saliency does: {} above plain many-task FL and {} above FedProx (p {} and {})"
-    assert words.format(*map(digits, (*people.loc[others, "mean"], *people.loc[others, "p_holm"]))) in text
-    parts = found.loc[("photos8", "people/semseg", "matfl")]
-    assert (parts.loc[others, "p_holm"].round(3) == 0.099).all()
-    assert (found.loc["photos8"].xs("single_task", level="against").xs("matfl", level="method")["p_holm"] > 0.05).all()
-    clients = records("scenes", "03_clients_per_task_table_measures").set_index(["pair", "against", "clients_per_task"])
-    clients = clients.sort_index()
-    plain, prox = (clients.loc[("outdoor/semseg", name)] for name in others)
-    words = "segmentation is above plain many-task FL ({} and {}; p {} and {}) and FedProx ({} and {}; p {} each)"
-    assert (prox["p_holm"].round(3) == prox["p_holm"].round(3).iloc[0]).all()
-    shown = [*plain["mean"], *plain["p_holm"], *prox["mean"], prox["p_holm"].iloc[0]]
-    assert words.format(*map(digits, shown)) in text
-    verdicts = json.loads((ROOT / "figures/scenes/03_clients_per_task.json").read_text(encoding="utf-8"))["claims"]
-    assert [c["verdict"] for c in verdicts if "at the paper's numbers" in c["claim"]][1:] == ["undecided", "held"]
+
+    assert len({*mean(seg[0], others)}) == len({*p(seg[0], others)}) == 1
+    words = (
+        "it is segmentation: {} above plain many-task FL and above FedProx on five tasks (p {} each), {} and "
+        "{} on nine (p {} and {})"
+    )
+    assert (
+        words.format(mean(seg[0], others)[0], p(seg[0], others)[0], *mean(seg[1], others), *p(seg[1], others)) in text
+    )
+    single, plain = [("matfl", "single_task")], [("fedavg", "single_task")]
+    words = "from single-task FL it is not told apart ({} and {}; p {} and {})"
+    assert words.format(*(f(rows, single)[0] for f in (mean, p) for rows in seg[:2])) in text
+    assert all((rows["p_holm"] > 0.05).all() for rows in sal[:2]), "told apart from none there"
+    assert (sal[0].loc["matfl", "mean"] < 0).all(), "the lowest of the four"
+    words = (
+        "it is saliency: {} above plain many-task FL and {} above FedProx (p {} and {}); segmentation ({} "
+        "and {}; p {} each)"
+    )
+    assert len({*p(seg[2], others)}) == 1
+    shown = [*mean(sal[2], others), *p(sal[2], others), *mean(seg[2], others), p(seg[2], others)[0]]
+    assert words.format(*shown) in text
+    assert all(rows.loc[single, "p_holm"].item() > 0.05 for rows in (seg[2], sal[2])), "in neither is MaT-FL told apart"
+    words = (
+        "below single-task FL's on all three ({}, {} and {}; p {}, {} and {}), where the paper has {} on "
+        "five tasks and {} on nine"
+    )
+    paper = [f"{rows.loc[plain, 'paper'].item():+.3f}".replace("0.", ".", 1) for rows in seg[:2]]
+    assert words.format(*(f(rows, plain)[0] for f in (mean, p) for rows in seg), *paper) in text
+
+    keys = ["pair", "against", "clients_per_task"]
+    clients = records("scenes", "03_clients_per_task_table_measures").set_index(keys).sort_index()
+    ahead = clients.loc[("outdoor/semseg", "fedavg")]
+    shown = [*ahead["mean"].map(thousandths), *ahead["p_holm"].map(thousandths)]
+    words = "above plain many-task FL's on rendered scenes ({} and {}; p {} and {}; Table 03.4); nothing else passes"
+    assert words.format(*shown) in text
+    assert set(clients.index[clients["p_holm"] < 0.05]) == {("outdoor/semseg", "fedavg", count) for count in (1, 2)}
+    assert (records("photos", "03_clients_per_task_table_measures")["p_holm"] > 0.05).all(), "on photographs nothing"
 
 
 def test_other_readings_in_training():
-    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    paper, results, readme = (
+        (ROOT / page).read_text(encoding="utf-8") for page in ("docs/paper.md", "docs/results.md", "README.md")
+    )
     found = records("scenes", "02_methods_table_readings").set_index(["reading", "method"])
-    mixed = found.loc[("the trained models are mixed", "matfl"), ["change", "low", "high"]]
-    assert "MaT-FL's delta_m {:+.1f} points ({:.1f} to {:.1f})".format(*mixed) in text
-    kept, usual = (found.loc[name] for name in ("Adam's moments go on between rounds", "as everywhere"))
+    mixed, kept, usual = (
+        found.loc[name]
+        for name in ("the trained models are mixed", "Adam's moments go on between rounds", "as everywhere")
+    )
+    lead, change = ["lead", "lead_low", "lead_high"], ["change", "low", "high"]
+
+    def three(rows: pd.DataFrame, method: str, columns: list[str]) -> list[str]:
+        first, *bounds = rows.loc[method, columns]
+        return [f"{first:+.1f}", *(f"{value:.1f}" for value in bounds)]
+
+    words = (
+        "MaT-FL {} ({} to {}); single-task FL and plain many-task FL are the same by construction, so MaT-FL "
+        "against plain many-task FL {}, {} to {}, instead of {}, {} to {}; against single-task FL {}, {} to "
+        "{}"
+    )
+    shown = (three(mixed, "matfl", change), three(mixed, "fedavg", lead), three(usual, "fedavg", lead))
+    assert words.format(*(x for part in (*shown, three(mixed, "single_task", lead)) for x in part)) in paper
     for name in ("single_task", "fedavg", "matfl"):
         title = next(words for words, method in METHODS.items() if method == name)
-        assert "{} {:+.1f} ({:.1f} to {:.1f})".format(title, *kept.loc[name, ["change", "low", "high"]]) in text
-    lead = ["lead", "lead_low", "lead_high"]
-    assert (
-        "plain many-task FL {:+.1f}, {:.1f} to {:.1f}, instead of {:+.1f}; against single-task FL {:.1f}, {:.1f} to "
-        "{:.1f}, instead of {:.1f}, {:.1f} to {:.1f}"
-    ).format(
-        *kept.loc["fedavg", lead], usual.loc["fedavg", "lead"], *kept.loc["single_task", lead],
-        *usual.loc["single_task", lead],
-    ) in text  # fmt: skip
+        assert "{} {} ({} to {})".format(title, *three(kept, name, change)) in paper
+    words = (
+        "(MaT-FL against plain many-task FL {}, {} to {}, instead of {}; against single-task FL {}, {} to "
+        "{}, instead of {}, {} to {})"
+    )
+    shown = [*three(kept, "fedavg", lead), three(usual, "fedavg", lead)[0]]
+    assert words.format(*shown, *three(kept, "single_task", lead), *three(usual, "single_task", lead)) in paper
+    words = (
+        "at {:+.1f}: its lead over plain many-task FL, which is the same either way, is {} ({} to {}) "
+        "instead of {} ({} to {}), and it is {:.1f} points below single-task FL ({:.1f} to {:.1f})"
+    )
+    below = -mixed.loc["single_task", ["lead", "lead_high", "lead_low"]]
+    shown = [mixed.loc["matfl", "delta_m"], *three(mixed, "fedavg", lead), *three(usual, "fedavg", lead), *below]
+    assert words.format(*shown) in results
+    assert mixed.loc["fedavg", "delta_m"] == usual.loc["fedavg", "delta_m"]
+    low, high = three(mixed, "fedavg", lead)[1:]
+    words = "the lead over plain many-task FL is {:.1f} ({} to {}) instead of {:.1f} (five tasks, three seeds)"
+    assert words.format(mixed.loc["fedavg", "lead"], low, high, usual.loc["fedavg", "lead"]) in readme
 
 
 def test_deviations_name_what_the_presets_have():
     """Cells that hang on a preset's values, of the columns of `scenes`, `photos` and the paper's presets."""
-    scenes, photos, papers = (matfl.preset(name) for name in ("scenes", "photos", "paper_9"))
+    names = {"here, `scenes`": "scenes", "here, `photos`": "photos", "here, `paper_*` presets": "paper_9"}
+    configs = [matfl.preset(name) for name in names.values()]
+    scenes, photos, papers = configs
     shown = table("docs/paper.md", "authors' code", "here, `photos`")
-    ours, theirs, presets = ("here, `scenes`", "here, `photos`", "here, `paper_*` presets")
 
-    def head(config: matfl.RunConfig) -> str:
-        return f"{config.head_channels} channels, rates {', '.join(map(str, config.aspp_rates))}"
+    def cells(row: str) -> list[str]:
+        """The three columns, with what a cell refers to in its place."""
+        first, second, third = shown.loc[row, list(names)]
+        of_paper = {"the paper's": "paper", "as in the paper": "paper", "as in the authors' code": "authors' code"}
+        found = [first, first if second in ("as `scenes`", "the same") else second]
+        return [
+            *found,
+            first if third in ("as `scenes`", "the same") else shown.loc[row].get(of_paper.get(third), third),
+        ]
 
-    assert shown.loc["DeepLab head", ours] == head(scenes) == head(photos)
-    assert shown.loc["DeepLab head", "authors' code"] == head(papers)
-    schedule = f"{scenes.lr:g}, {scenes.local_epochs}, {scenes.rounds}".replace("0.001", "1e-3")
-    assert shown.loc["learning rate, epochs, rounds", ours] == schedule
-    assert (photos.lr, photos.local_epochs, photos.rounds) == (scenes.lr, scenes.local_epochs, scenes.rounds)
-    written = f"{papers.lr:g}, {papers.local_epochs}, {papers.rounds}".replace("0.0001", "1e-4")
-    assert shown.loc["learning rate, epochs, rounds", "paper"] == written
-    for column, config in ((ours, scenes), (theirs, photos), (presets, papers)):
-        assert shown.loc["decay of the learning rate a round", column] == f"{config.lr_decay:g}"
-        assert shown.loc["images a step", column] == str(config.batch_size)
-        assert shown.loc["FedProx's mu", column] == f"{matfl.METHODS['fedprox'].mu:g}"
-    assert (scenes.size, photos.size, papers.size) == (64, 128, 0)
-    assert shown.loc["picture size", ours] == "64x64"
-    assert shown.loc["picture size", theirs].startswith("128x128")
-    assert shown.loc["validation pictures", [ours, theirs, presets]].tolist() == [
-        f"{scenes.images_val} a domain", f"{photos.images_val} a domain", "all",
-    ]  # fmt: skip
-    assert (scenes.images_per_client, photos.images_per_client, papers.images_val) == (100, 0, 0)
-    assert (scenes.loss_weights, photos.loss_weights, papers.loss_weights) == ("field", "field", "none")
-    assert {(c.heads, c.head_start, c.mixes, c.client_moments) for c in (scenes, photos, papers)} == {
-        ("task", "shared", "updates", "anew")
-    }
-    assert {name: matfl.DOMAINS[name].augmentation for name in ("outdoor", "indoor", "people", "nyuv2")} == {
-        "outdoor": "pascal", "indoor": "fixed_camera", "people": "pascal", "nyuv2": "nyud",
-    }  # fmt: skip
-    counts = [sizes("scenes").clients, sizes("photos").clients]
-    assert counts == [(1, 2, 4), (1, 2)]
-    assert shown.loc["tasks, clients a task", [ours, theirs]].tolist() == ["5 or 9; 1, 2 or 4", "8; 1 or 2"]
+    def expected(say: Callable[[matfl.RunConfig], str]) -> list[str]:
+        return [say(config) for config in configs]
+
+    def power(rate: float) -> str:
+        return f"{rate:.0e}".replace("e-0", "e-")
+
+    assert cells("DeepLab head") == expected(
+        lambda c: f"{c.head_channels} channels, rates {', '.join(map(str, c.aspp_rates))}"
+    )
+    assert cells("learning rate, epochs, rounds") == expected(lambda c: f"{power(c.lr)}, {c.local_epochs}, {c.rounds}")
+    assert cells("decay of the learning rate a round") == expected(lambda c: f"{c.lr_decay:g}")
+    assert cells("images a step") == expected(lambda c: str(c.batch_size))
+    assert cells("FedProx's mu") == [f"{matfl.METHODS['fedprox'].mu:g}"] * 3
+    assert cells("loss weights") == expected(lambda c: {"field": "the field's", "none": "none"}[c.loss_weights])
+    assert cells("validation pictures") == expected(lambda c: f"{c.images_val} a domain" if c.images_val else "all")
+    sizes_shown = expected(lambda c: f"{c.size}x{c.size}" if c.size else "512x512, 480x640")
+    assert [cell.partition(";")[0] for cell in cells("picture size")] == sizes_shown
+    moves = {"averaged within the task (`heads`)": "task", "averaged": "task"}
+    assert [moves[cell] for cell in cells("heads in a round")] == expected(lambda c: c.heads)
+    assert all(cell.startswith("equal wherever") for cell in cells("heads at the start"))
+    assert {config.head_start for config in configs} == {"shared"}
+    assert all(cell.startswith("updates") for cell in cells("what is mixed (`mixes`)"))
+    assert {config.mixes for config in configs} == {"updates"}
+    assert {config.client_moments for config in configs} == {"anew"}
+    assert "made anew every round" in shown.loc["optimiser", "authors' code"]
+    assert cells("optimiser")[0].startswith("the same (")
+    images = scenes.images_per_client * scenes.clients_per_task
+    assert cells("training pictures")[0].startswith(f"{images} a task, dealt to its one, two or four clients")
+    assert (photos.images_train, photos.images_per_client, papers.images_train, papers.images_per_client) == (0,) * 4
+    rules = {"outdoor": "pascal", "indoor": "fixed_camera", "people": "pascal", "nyuv2": "nyud"}
+    assert {name: matfl.DOMAINS[name].augmentation for name in rules} == rules
+    assert cells("augmentation")[0].startswith("outdoor as PASCAL-Context; indoor, whose cameras are fixed")
+    assert cells("augmentation")[1] == "people as PASCAL-Context, NYUv2 as NYUD"
+    assert cells("tasks, clients a task")[:2] == ["5 or 9; 1, 2 or 4", "8; 1 or 2"]
+    assert [sizes(name).clients for name in ("scenes", "photos")] == [(1, 2, 4), (1, 2)]
+
+    def k_of(config: matfl.RunConfig, tasks: str, count: int) -> tuple[int, int]:
+        found = setting(config, tasks, clients_per_task=count)
+        return found.k, found.num_clients
+
+    of_scenes = [k_of(scenes, "scenes9", 2), *(k_of(scenes, "outdoor5", count) for count in (2, 1, 4))]
+    of_photos = [k_of(photos, "photos8", count) for count in (2, 1)]
+    assert cells("K") == [
+        "{} of {} clients with nine tasks; {} of {} with five, of {} and of {} too".format(
+            *of_scenes[0], *of_scenes[1], of_scenes[2][1], of_scenes[3][1]
+        ),
+        "{} of {}; {} of {} with one client a task".format(*of_photos[0], *of_photos[1]),
+        "{}; {} of {} with one client a task".format(papers.k, *k_of(papers, "pascal5", 1)),
+    ]
+    assert len({k for k, _ in of_scenes[1:]}) == 1
+    assert (scenes.width, scenes.output_stride, papers.width) == (16, 8, 64)
+    assert cells("network")[0] == "ResNet18 at width 16, stride 8"
 
 
 def test_who_is_last_without_the_task_that_was_not_learnt():

@@ -43,6 +43,7 @@ from matfl.paper.studies.base import (
     setting,
     sizes,
 )
+from matfl.paper.studies.constants import ConstantAnswers
 from matfl.paper.studies.order import ORDER, by_importance
 from matfl.paper.studies.session import Report, Session, merged
 from matfl.paper.studies.store import Record, job_name, load_or_compute, read_record
@@ -325,7 +326,7 @@ def test_mean_votes_leave_out_who_was_absent() -> None:
 
 
 def test_methods_table_differences_and_claims() -> None:
-    usual, *_ = methods.apart(runs_of(methods.plan("scenes", seeds=3), spread=0.2))
+    usual = methods.apart(runs_of(methods.plan("scenes", seeds=3), spread=0.2)).usual
     runs, _ = server_step.by_step(usual)
     table = methods.table(runs)
     assert table.loc[("scenes9", "fedavg"), "delta_m"] == pytest.approx(-6.8)
@@ -353,13 +354,13 @@ def test_methods_table_differences_and_claims() -> None:
 @pytest.mark.parametrize("gain, verdict", [(-4, "held"), (0.5, "held"), (1, "undecided"), (4, "not held")])
 def test_fedprox_barely_gains_where_it_gains_less_than_a_point(gain: float, verdict: str) -> None:
     better = BETTER | {"fedprox": BETTER["fedavg"] + gain}
-    runs, _ = server_step.by_step(methods.apart(runs_of(methods.plan("scenes"), better))[0])
+    runs, _ = server_step.by_step(methods.apart(runs_of(methods.plan("scenes"), better)).usual)
     claims = {claim.text: claim.word for claim in methods.claims(runs)}
     assert claims["outdoor5: FedProx gains less than a point over plain many-task FL."] == verdict
 
 
 def test_differences_over_the_rounds_and_before_aggregation() -> None:
-    runs, _ = server_step.by_step(methods.apart(runs_of(methods.plan("scenes"), spread=0.2))[0])
+    runs, _ = server_step.by_step(methods.apart(runs_of(methods.plan("scenes"), spread=0.2)).usual)
     found = methods.rounds_apart(runs).set_index(["tasks", "against", "kind", "round"])
     assert set(found.index.get_level_values("against")) == {"single_task", "fedavg", "fedprox"}
     last = found.index.get_level_values("round").max()
@@ -388,7 +389,8 @@ def test_differences_over_the_rounds_and_before_aggregation() -> None:
 
 def test_the_papers_protocol_is_a_row_of_its_own() -> None:
     runs = runs_of(methods.plan("scenes"))
-    usual, _, papers, _ = methods.apart(runs)
+    found = methods.apart(runs)
+    usual, papers = found.usual, found.papers
     assert {run.config.method for run in papers} == set(BASELINES)
     assert {(run.config.heads, run.config.lr, run.config.local_epochs) for run in papers} == {("local", 1e-4, 10)}
     assert {(run.config.heads, run.config.lr, run.config.loss_weights) for run in usual} == {("task", 1e-3, "field")}
@@ -396,12 +398,13 @@ def test_the_papers_protocol_is_a_row_of_its_own() -> None:
     assert list(table.index) == [("outdoor5", name) for name in BASELINES]
     assert table.loc[("outdoor5", "fedavg"), "delta_m"] == pytest.approx(-7)
     quick_runs = runs_of(methods.plan("quick"))
-    assert methods.apart(quick_runs) == (quick_runs, {}, [], {})
+    assert methods.apart(quick_runs) == methods.Apart(quick_runs, {}, [], {})
 
 
 def test_each_difference_of_the_papers_protocol_alone() -> None:
     runs = runs_of(methods.plan("scenes"), spread=0.2)
-    usual, alone, papers, read = methods.apart(runs)
+    found = methods.apart(runs)
+    usual, alone, papers, read = found.usual, found.alone, found.papers, found.otherwise
     assert len(usual) + sum(map(len, (*alone.values(), *read.values()))) + len(papers) == len(runs)
     first = usual[0].config
     for words, found in alone.items():
@@ -428,26 +431,33 @@ def test_each_difference_of_the_papers_protocol_alone() -> None:
 def test_what_settings_make_the_papers_is_no_difference() -> None:
     plan = methods.plan("smoke", settings="heads=local")
     assert len({config.name for config in plan.configs}) == len(plan.configs), "no run twice"
-    usual, alone, papers, _ = methods.apart(runs_of(plan))
+    found = methods.apart(runs_of(plan))
+    usual, alone, papers = found.usual, found.alone, found.papers
     assert {run.config.heads for run in usual} == {"local"}
     assert list(alone) == ["no loss weights", "10 local epochs at 1e-4"]
     assert {run.config.method for run in papers} == set(BASELINES)
     assert {run.config.heads for found in alone.values() for run in found} == {"local"}
     one_left = runs_of(methods.plan("smoke", settings="heads=local; loss_weights=none"))
-    assert [len(found) for found in methods.apart(one_left)[1:3]] == [0, 4], "the last difference is all of them"
+    found = methods.apart(one_left)
+    assert (len(found.alone), len(found.papers)) == (0, 4), "the last difference is all of them"
     none_left = "heads=local; loss_weights=none; lr=1e-4; local_epochs=10"
-    assert [len(found) for found in methods.apart(runs_of(methods.plan("smoke", settings=none_left)))[1:3]] == [0, 0]
+    found = methods.apart(runs_of(methods.plan("smoke", settings=none_left)))
+    assert (len(found.alone), len(found.papers)) == (0, 0)
 
 
 def test_other_readings_of_the_paper_stand_beside_the_plans_own() -> None:
+    """With kept moments MaT-FL gains a point, single-task FL half of one, and with mixed models MaT-FL loses two."""
+
     def quality(config: RunConfig) -> float:
-        gain = 1 + 0.1 * config.seed if config.client_moments == "kept" and config.method == "matfl" else 0.0
-        return BETTER.get(config.method, -2.0) + gain
+        kept = {"matfl": 1 + 0.1 * config.seed, "single_task": 0.5}.get(config.method, 0.0)
+        mixed = -2.0 * (config.mixes == "weights")
+        return BETTER.get(config.method, -2.0) + (kept if config.client_moments == "kept" else mixed)
 
     runs = [fake_run(config, quality(config)) for config in methods.plan("scenes").configs]
-    usual, _, _, read = methods.apart(runs)
-    assert list(read) == list(methods.READINGS)
-    for words, (change, names) in methods.READINGS.items():
+    parts = methods.apart(runs)
+    usual, read = parts.usual, parts.otherwise
+    assert list(read) == list(methods.OTHERWISE)
+    for words, (change, names) in methods.OTHERWISE.items():
         assert [run.config.method for run in read[words]] == [name for name in names for _ in range(3)]
         for config in (run.config for run in read[words]):
             (same,) = (c for c in (run.config for run in usual) if replace(c, **change) == config)
@@ -455,29 +465,52 @@ def test_other_readings_of_the_paper_stand_beside_the_plans_own() -> None:
     assert all(run.config.mixes == "updates" and run.config.client_moments == "anew" for run in usual)
     steps, _ = server_step.by_step(usual)
     found = methods.read_otherwise(steps, read).set_index(["reading", "method"])
-    words = "Adam's moments go on between rounds"
+    kept, mixed = found.loc["Adam's moments go on between rounds"], found.loc["the trained models are mixed"]
     expected = estimate([1.0, 1.1, 1.2])
-    assert found.loc[(words, "matfl"), ["change", "low", "high"]].to_numpy(float) == pytest.approx(
-        [expected.mean, expected.low, expected.high]
-    )
-    lead = found.loc[("as everywhere", "fedavg"), "lead"] + expected.mean
-    assert found.loc[(words, "fedavg"), "lead"] == pytest.approx(lead)
-    assert found.loc[("the trained models are mixed", "matfl"), "change"] == pytest.approx(0)
-    assert found.loc["as everywhere", ["change", "low", "high"]].isna().all(axis=None)
+    interval = kept.loc["matfl", ["change", "low", "high"]].to_numpy(float)
+    assert interval == pytest.approx([expected.mean, expected.low, expected.high])
+    assert kept.loc["single_task", "delta_m"] == pytest.approx(0.5), "against single-task FL as everywhere"
+    usually = found.loc["as everywhere"]
+    assert kept.loc["fedavg", "lead"] == pytest.approx(usually.loc["fedavg", "lead"] + expected.mean)
+    assert kept.loc["single_task", "lead"] == pytest.approx(usually.loc["single_task", "lead"] + expected.mean - 0.5)
+    assert mixed.loc["matfl", "change"] == pytest.approx(-2)
+    assert list(mixed.index) == ["single_task", "fedavg", "matfl"], "who would be the same stands as everywhere"
+    assert mixed.loc["fedavg", "lead"] == pytest.approx(usually.loc["fedavg", "lead"] - 2)
+    assert mixed.loc[["single_task", "fedavg"], "change"].isna().all()
+    assert usually[["change", "low", "high"]].isna().all(axis=None)
     assert found.xs("matfl", level="method")["lead"].isna().all()
     assert set(found["seeds"]) == {3}, "the pictures of the readings' runs alone"
     table = printed.readings([run for group in read.values() for run in group], found.reset_index())
-    assert table.frame.loc[(words, "matfl"), "change"] == pytest.approx(1.1)
+    assert table.frame.loc[("Adam's moments go on between rounds", "matfl"), "change"] == pytest.approx(1.1)
     assert table.spread is not None
-    assert table.spread.loc[(words, "matfl"), "delta_m"] == pytest.approx(found.loc[(words, "matfl"), "sd"])
+    assert table.spread["delta_m"].equals(found["sd"].rename("delta_m"))
+
+
+def test_seeds_of_two_task_sets_are_not_one() -> None:
+    plan = methods.plan("scenes")
+    chosen = [c for c in plan.configs if c.method in methods.ONE_BY_ONE and c.seed < 3 and c.heads == "task"]
+    nine = [replace(c, client_moments="kept") for c in chosen if c.tasks == "scenes9" and c.server_lr == 1]
+    runs = [fake_run(c, BETTER.get(c.method, 0.0)) for c in dict.fromkeys([*chosen, *nine])]
+    found = methods.apart(runs)
+    usual, _ = server_step.by_step(found.usual)
+    table = methods.read_otherwise(usual, found.otherwise)
+    kept = table[table["reading"] == "Adam's moments go on between rounds"]
+    assert set(kept["seeds"]) == {6}
+
+
+def test_the_k_sweep_has_constant_answers_of_its_own_pictures() -> None:
+    jobs = k_sweep.plan("scenes").jobs
+    assert [job.kind for job in jobs] == ["constants"] * 3
+    assert [job.config.seed for job in jobs if isinstance(job, ConstantAnswers)] == [0, 1, 2]
 
 
 def test_a_reading_that_is_the_plans_own_is_not_run_twice() -> None:
     plan = methods.plan("smoke", settings="client_moments=kept")
     assert len({config.name for config in plan.configs}) == len(plan.configs)
-    usual, _, _, read = methods.apart(runs_of(plan))
-    assert list(read) == ["the trained models are mixed"]
-    assert {run.config.client_moments for run in (*usual, *read["the trained models are mixed"])} == {"kept"}
+    found = methods.apart(runs_of(plan))
+    assert list(found.otherwise) == ["the trained models are mixed"]
+    mixed = found.otherwise["the trained models are mixed"]
+    assert {run.config.client_moments for run in (*found.usual, *mixed)} == {"kept"}
 
 
 def test_all_metrics_keep_every_metric_and_kind() -> None:

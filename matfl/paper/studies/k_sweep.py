@@ -35,7 +35,7 @@ LINES = ("single_task", "fedavg", "fedprox")
 def plan(
     preset: str, *, seeds: int = 0, tasks: str = "", ks: str = "", baselines: str = "", settings: str = ""
 ) -> Plan:
-    """MaT-FL with every K, and the baselines once, for each seed, at step 1 and at their own.
+    """MaT-FL with every K, and the baselines once, for each seed, at step 1 and at their own; constant answers.
 
     K above the number of clients is an error.
     """
@@ -51,7 +51,7 @@ def plan(
         configs += [
             setting(base, chosen, method="matfl", k=k, seed=seed) for k in chosen_numbers(ks, default, name="ks")
         ]
-    levels = levels_jobs(preset, seeds=seeds or size.seeds, settings=settings)
+    levels = levels_jobs(preset, seeds=seeds, settings=settings)
     return with_own_steps(Plan(configs=tuple(configs), jobs=levels))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from matfl.config.run_config import RunConfig
 from matfl.paper.claims import Above, Below, Claim, Part
@@ -37,8 +38,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "OTHERWISE",
     "PAPER",
-    "READINGS",
+    "Apart",
     "all_metrics",
     "apart",
     "beside_paper",
@@ -50,6 +52,7 @@ __all__ = [
     "one_by_one",
     "plan",
     "read_otherwise",
+    "reported",
     "rounds_apart",
     "table",
     "tasks_apart",
@@ -79,6 +82,12 @@ PAPER: dict[tuple[str, int], dict[str, dict[str, float]]] = {
 }
 """The paper's Tables 1 and 2 by (task set, clients per task), method and pair."""
 
+
+def reported(tasks: str, clients_per_task: int) -> dict[str, dict[str, float]]:
+    """`PAPER`'s scores by method and pair where `tasks` is, or stands for, a task set of the paper; else empty."""
+    return PAPER.get((STAND_IN.get(tasks, tasks), clients_per_task), {})
+
+
 DIFFERENCES: dict[str, dict[str, Any]] = {
     "heads stay with clients": {"heads": "local"},
     "no loss weights": {"loss_weights": "none"},
@@ -94,12 +103,27 @@ ONE_BY_ONE = ("single_task", "fedavg", "matfl")
 """Methods that also run with each of `DIFFERENCES` alone."""
 
 
-READINGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+OTHERWISE: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "the trained models are mixed": ({"mixes": "weights"}, ("matfl",)),
     "Adam's moments go on between rounds": ({"client_moments": "kept"}, ONE_BY_ONE),
 }
-"""Other readings of what the paper leaves open, and the methods that run with each. Where all clients of a task start
-from one model and mix alike, as in single-task FL and plain many-task FL, mixing models is mixing updates."""
+"""Settings in which the paper or its authors' code can be read otherwise, and the methods that run with each. Mixing
+models is mixing updates where a task takes only from clients that started as it did, as in single-task FL and plain
+many-task FL, which so stand as they are beside MaT-FL's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apart(Generic[R]):
+    """A plan's runs by what they are run for."""
+
+    usual: list[R]
+    """Under the plan's own protocol."""
+    alone: dict[str, list[R]]
+    """With each of `DIFFERENCES` alone, by its words."""
+    papers: list[R]
+    """Under the paper's protocol."""
+    otherwise: dict[str, list[R]]
+    """With each of `OTHERWISE`, by its words."""
 
 
 def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: int = 0, settings: str = "") -> Plan:
@@ -107,7 +131,7 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
 
     Methods with a server step of their own run at that one as well. Where the preset says for how many rounds, the
     paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks, three of them with each of its
-    `DIFFERENCES` alone, and some with other `READINGS`: `apart` tells these from the others. Constant answers are the
+    `DIFFERENCES` alone, and some `OTHERWISE`: `apart` tells these from the others. Constant answers are the
     tables' lowest row; predictions of the first seed are drawn where they are at hand
     (`matfl.paper.studies.predictions`).
     """
@@ -136,7 +160,7 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
             ]
         configs += [
             setting(base, five_tasks(base), k=k, seed=seed, **{"method": name, **change, **own[name]})
-            for change, names in READINGS.values()
+            for change, names in OTHERWISE.values()
             if _differs(base, change)
             for name in names
             for seed in report_seeds(seeds or size.seeds)
@@ -163,28 +187,25 @@ def _compared(methods: str, others: Sequence[str]) -> tuple[str, ...]:
     return names if "single_task" in names else ("single_task", *names)
 
 
-def apart(runs: Sequence[R]) -> tuple[list[R], dict[str, list[R]], list[R], dict[str, list[R]]]:
-    """A plan's runs: its own protocol's, each of `DIFFERENCES` alone by its words, the paper's, and each of `READINGS`.
+def apart(runs: Sequence[R]) -> Apart[R]:
+    """A plan's runs by what they are run for.
 
     The first run's protocol is the plan's own; what it shares with the paper's is no difference. Scores under the
     paper's are of kind 'local', each client's model right after local training.
     """
-    usual: list[R] = []
-    alone: dict[str, list[R]] = {}
-    papers: list[R] = []
-    read: dict[str, list[R]] = {}
+    readings = {words: change for words, (change, _) in OTHERWISE.items()}
+    found: Apart[R] = Apart([], {}, [], {})
     for run in runs:
-        reading = _changed(run, runs[0], {words: change for words, (change, _) in READINGS.items()})
-        words = _changed(run, runs[0], DIFFERENCES)
+        reading, words = _changed(run, runs[0], readings), _changed(run, runs[0], DIFFERENCES)
         if reading:
-            read.setdefault(reading[0], []).append(run)
+            found.otherwise.setdefault(reading[0], []).append(run)
         elif not words:
-            usual.append(run)
+            found.usual.append(run)
         elif not _differs(run.config, PROTOCOL):
-            papers.append(run)
+            found.papers.append(run)
         else:
-            alone.setdefault(words[0], []).append(run)
-    return usual, alone, papers, read
+            found.alone.setdefault(words[0], []).append(run)
+    return found
 
 
 def _changed(run: RunLike, first: RunLike, changes: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -193,38 +214,45 @@ def _changed(run: RunLike, first: RunLike, changes: Mapping[str, Mapping[str, An
     return [words for words, change in changes.items() if _differs(run.config, {n: getattr(before, n) for n in change})]
 
 
-def read_otherwise(usual: Sequence[RunLike], read: Mapping[str, Sequence[RunLike]]) -> pd.DataFrame:
-    """What each of `READINGS` changes: a row a reading and method, the methods 'as everywhere' first.
+def read_otherwise(usual: Sequence[RunLike], otherwise: Mapping[str, Sequence[RunLike]]) -> pd.DataFrame:
+    """What each of `OTHERWISE` changes: a row a reading and method, the methods 'as everywhere' first.
 
     Columns: reading, method, delta_m, sd, seeds (against single-task FL as everywhere of the same seed); change, low,
     high (from the method as everywhere, paired by seed, with its 95 % t interval); lead, lead_low, lead_high (MaT-FL
-    of the same reading minus the method); NaN where a row would be compared with itself. Tasks and seeds are those of
-    the readings' runs, so that all rows are of the same pictures.
+    of the same reading minus the method). A method that does not run with a reading, since it would be the same, stands
+    as everywhere; NaN where a row would be compared with itself. Tasks and seeds are those of the readings' runs, so
+    that all rows are of the same pictures.
     """
     import pandas as pd
 
-    cases = {(run.config.tasks, run.config.seed) for runs in read.values() for run in runs}
-    same = [run for run in usual if (run.config.tasks, run.config.seed) in cases and run.config.method in ONE_BY_ONE]
-    everywhere = _by_seed(same, same)
-    by_reading = {"as everywhere": everywhere} | {words: _by_seed(runs, same) for words, runs in read.items()}
+    names = {run.config.method for runs in otherwise.values() for run in runs}
+    cases = {(run.config.tasks, run.config.seed) for runs in otherwise.values() for run in runs}
+    same = [run for run in usual if run.config.method in names and (run.config.tasks, run.config.seed) in cases]
+    everywhere = _by_case(same, same)
+    by_reading = {words: everywhere | _by_case(runs, same) for words, runs in otherwise.items()}
     rows, unknown = [], (math.nan,) * 3
-    for reading, found in by_reading.items():
+    for reading, found in {"as everywhere": everywhere, **by_reading}.items():
         for method, values in found.items():
             level = estimate(list(values.values()))
-            change = _interval(values, everywhere[method]) if found is not everywhere else unknown
+            change = _interval(values, everywhere[method]) if values is not everywhere[method] else unknown
             lead = _interval(found["matfl"], values) if method != "matfl" else unknown
             rows.append((reading, method, level.mean, level.sd, level.n, *change, *lead))
-    names = ("delta_m", "sd", "seeds", "change", "low", "high", "lead", "lead_low", "lead_high")
-    return pd.DataFrame(rows, columns=["reading", "method", *names])
+    columns = ("delta_m", "sd", "seeds", "change", "low", "high", "lead", "lead_low", "lead_high")
+    return pd.DataFrame(rows, columns=["reading", "method", *columns])
 
 
-def _by_seed(runs: Sequence[RunLike], reference: Sequence[RunLike]) -> dict[str, dict[int, float]]:
-    """delta_m of each method by seed, against `reference`'s single-task FL."""
+def _by_case(runs: Sequence[RunLike], reference: Sequence[RunLike]) -> dict[str, dict[tuple[str, int], float]]:
+    """delta_m of each method by task set and seed, against `reference`'s single-task FL."""
     frame = deltas(runs, reference=reference)
-    return {method: dict(zip(rows["seed"], rows["delta_m"])) for method, rows in frame.groupby("method", sort=False)}
+    return {
+        str(method): dict(zip(zip(rows["tasks"], rows["seed"]), rows["delta_m"]))
+        for method, rows in frame.groupby("method", sort=False)
+    }
 
 
-def _interval(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[float, float, float]:
+def _interval(
+    first: Mapping[tuple[str, int], float], second: Mapping[tuple[str, int], float]
+) -> tuple[float, float, float]:
     found = estimate(paired(first, second))
     return found.mean, found.low, found.high
 
@@ -366,16 +394,16 @@ def beside_paper(runs: Sequence[RunLike]) -> pd.DataFrame:
     keys = ["tasks", "clients_per_task"]
     rows = []
     for (tasks, count), group in frame.groupby(keys, sort=False):
-        reported = PAPER.get((STAND_IN.get(str(tasks), str(tasks)), int(count)), {})  # type: ignore[call-overload]
+        of_paper = reported(str(tasks), int(count))  # type: ignore[call-overload]
         means = group.groupby(["method", "pair"])["value"].mean()
         first = str(group["pair"].iloc[0]).partition("/")[0]
-        for method, values in reported.items():
+        for method, values in of_paper.items():
             if method not in means.index.get_level_values(0) or "single_task" not in means.index.get_level_values(0):
                 continue
             row: dict[str, object] = {"tasks": tasks, "clients_per_task": count, "method": method}
             for task, title in (("semseg", "Seg."), ("sal", "Sal.")):
                 ours, single = means[method, f"{first}/{task}"], means["single_task", f"{first}/{task}"]
-                theirs, base = values[f"pascal/{task}"], reported["single_task"][f"pascal/{task}"]
+                theirs, base = values[f"pascal/{task}"], of_paper["single_task"][f"pascal/{task}"]
                 row |= {f"{title} paper %": 100 * (theirs / base - 1), f"{title} ours %": 100 * (ours / single - 1)}
                 if first == "pascal":
                     row |= {f"{title} paper": theirs, f"{title} ours": ours}

@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from matfl.paper.names import STAND_IN
 from matfl.paper.stats import holm_adjusted
-from matfl.paper.studies.methods import PAPER, STATEMENTS
+from matfl.paper.studies.methods import STATEMENTS, reported
 from matfl.paper.studies.tables import RunLike, differences, final
 from matfl.tasks.task import pairs
 
@@ -38,8 +37,8 @@ def paper_measures(
         clients: the numbers of clients a task to compare at; all when empty.
 
     Returns:
-        Columns tasks, clients_per_task, pair, method, against; n, mean, low, high (95 % t interval), p_holm (adjusted
-        over one measure's comparisons of a task set, at all numbers of clients together) and paper (the paper's
+        Columns tasks, pair, clients_per_task, method, against; n, mean, low, high (95 % t interval), p_holm (adjusted
+        over all comparisons of a task set, in both measures and at all numbers of clients) and paper (the paper's
         difference; NaN where the task set stands for none of its own). A task set without a measure has no rows of it.
     """
     import pandas as pd
@@ -47,25 +46,25 @@ def paper_measures(
     rows = []
     for tasks, group in final(runs).groupby("tasks", sort=False) if runs else ():
         domain = pairs(str(tasks))[0].domain.name
-        for task in MEASURES:
-            scores = group[group["pair"] == f"{domain}/{task}"]
-            found = {
-                (int(str(count)), method, against): value
-                for method, against in comparisons
-                for count, value in differences(
-                    scores, "value", method=method, against=against, by=["clients_per_task"]
-                ).items()
-                if not clients or count in clients
-            }
-            for (count, method, against), value in sorted(holm_adjusted(found).items(), key=lambda item: item[0][0]):
-                row = (tasks, count, f"{domain}/{task}", method, against)
-                estimated = (value.n, value.mean, value.low, value.high, value.p_holm)
-                rows.append((*row, *estimated, _papers(str(tasks), count, task, method, against)))
-    names = ("tasks", "clients_per_task", "pair", "method", "against", "n", "mean", "low", "high", "p_holm", "paper")
+        found = {
+            (task, int(count), method, against): value  # type: ignore[call-overload]
+            for task in MEASURES
+            for method, against in comparisons
+            for count, value in differences(
+                group[group["pair"] == f"{domain}/{task}"],
+                "value",
+                method=method,
+                against=against,
+                by=["clients_per_task"],
+            ).items()
+            if not clients or count in clients
+        }
+        in_order = sorted(holm_adjusted(found).items(), key=lambda item: (MEASURES.index(item[0][0]), item[0][1]))
+        for (task, count, method, against), value in in_order:
+            first, second = (
+                reported(str(tasks), count).get(name, {}).get(f"pascal/{task}", math.nan) for name in (method, against)
+            )
+            row = (tasks, f"{domain}/{task}", count, method, against)
+            rows.append((*row, value.n, value.mean, value.low, value.high, value.p_holm, first - second))
+    names = ("tasks", "pair", "clients_per_task", "method", "against", "n", "mean", "low", "high", "p_holm", "paper")
     return pd.DataFrame(rows, columns=names)
-
-
-def _papers(tasks: str, clients_per_task: int, task: str, method: str, against: str) -> float:
-    reported = PAPER.get((STAND_IN.get(tasks, tasks), clients_per_task), {})
-    first, second = (reported.get(name, {}).get(f"pascal/{task}", math.nan) for name in (method, against))
-    return first - second

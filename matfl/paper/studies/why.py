@@ -12,7 +12,7 @@ import numpy as np
 from matfl.config.run_config import RunConfig
 from matfl.paper import dilution
 from matfl.paper.claims import Above, AtLeast, Below, Claim, Part, Within
-from matfl.paper.stats import chance_of_choice, estimate, mantel, trend
+from matfl.paper.stats import Estimate, chance_of_choice, estimate, mantel, trend
 from matfl.paper.studies import benchmark, diagnostics, server_step
 from matfl.paper.studies.base import (
     BASELINES,
@@ -415,6 +415,10 @@ def _blocks(frame: pd.DataFrame, column: str) -> np.ndarray:
     return np.stack([part.mean(1) for part in np.array_split(wide, min(BLOCKS, wide.shape[1]), axis=1)], axis=1)
 
 
+def _in_words(value: Estimate) -> str:
+    return f"{value.mean:+.3f}" + (f" ({value.low:.3f} to {value.high:.3f})" if value.n > 1 else "")
+
+
 def _decay_claims(frame: pd.DataFrame, plain: pd.DataFrame, where: str) -> list[Claim]:
     """Of MaT-FL's runs, and beside them plain averaging's."""
     known = frame.dropna(subset=["partners"])
@@ -450,7 +454,7 @@ def _decay_claims(frame: pd.DataFrame, plain: pd.DataFrame, where: str) -> list[
                     digits=3,
                 ),
             ),
-            note=f"Under plain averaging {averaged.mean:+.3f} ({averaged.low:.3f} to {averaged.high:.3f}).",
+            note=f"Under plain averaging {_in_words(averaged)}.",
             regime=where,
         ),
     ]
@@ -504,7 +508,7 @@ def _decay_claims(frame: pd.DataFrame, plain: pd.DataFrame, where: str) -> list[
                         digits=3,
                     ),
                 ),
-                note=f"Over all rounds {whole.mean:+.3f} ({whole.low:.3f} to {whole.high:.3f}); in each sixth of them "
+                note=f"Over all rounds {_in_words(whole)}; in each sixth of them "
                 + ", ".join(f"{value:+.3f}" for value in less.mean(0))
                 + ".",
                 regime=where,

@@ -10,7 +10,7 @@ import numpy as np
 from matfl.paper.names import STAND_IN, method_title, pair_title, table_title
 from matfl.paper.studies.captions import conditions
 from matfl.paper.studies.clients_per_task import deltas as scaled_deltas
-from matfl.paper.studies.methods import PAPER, deltas
+from matfl.paper.studies.methods import PAPER, deltas, reported
 from matfl.paper.studies.methods import beside_paper as table_1_gains
 from matfl.paper.studies.methods import table as methods_table
 from matfl.paper.studies.printed.basis import CONSTANT, count, described
@@ -155,7 +155,7 @@ def paper_layout(runs: Sequence[RunLike], levels: pd.DataFrame | None = None) ->
 
 
 def _papers(tasks: str, method: str, clients_per_task: int) -> dict[str, float]:
-    return PAPER.get((STAND_IN.get(tasks, tasks), clients_per_task), {}).get(method, {})
+    return reported(tasks, clients_per_task).get(method, {})
 
 
 def clients(
@@ -293,14 +293,15 @@ _LEAD = _differences("points", lead="MaT-FL above it", lead_low="95 % from ", le
 
 
 def readings(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
-    """Notebook 02: `matfl.paper.studies.methods.read_otherwise`, `runs` being the other readings'."""
+    """Notebook 02: `matfl.paper.studies.methods.read_otherwise`; `runs` are those of the other readings."""
     return Table(
         frame=frame.set_index(["reading", "method"]).drop(columns="sd"),
         spread=frame.set_index(["reading", "method"])[["sd"]].rename(columns={"sd": "delta_m"}),
         columns=(("delta_m", Column(title="delta_m", unit="%", better=0, digits=1, signed=True)), *_CHANGE, *_LEAD),
-        caption="Other readings of what the paper leaves open: delta_m against single-task FL as everywhere above, the "
-        "change from the same method as everywhere, and MaT-FL of the same reading minus the method, paired by seed; "
-        f"intervals are not adjusted; {described(runs)}.",
+        caption="Where the paper or its authors' code can be read otherwise: delta_m against single-task FL as "
+        "everywhere above, the change from the same method as everywhere, and MaT-FL of the same reading minus the "
+        "method, paired by seed; a method that a reading leaves as it is stands as everywhere; intervals are not "
+        f"adjusted; {described(runs)}.",
     )
 
 
@@ -362,17 +363,15 @@ _MIOU = tuple(
 
 
 def paper_measures(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
-    """Notebooks 02 and 03: `matfl.paper.studies.paper_measures`, with clients a task where their number varies."""
-    several = frame["clients_per_task"].nunique() > 1
-    heads = ["tasks", "pair", *(["clients_per_task"] if several else []), "method", "against"]
+    """Notebooks 02 and 03: `matfl.paper.studies.paper_measures`."""
     compared = {*frame["method"], *frame["against"]}
     return Table(
-        frame=frame.set_index(heads)[["mean", "low", "high", "p_holm", "paper"]],
+        frame=frame.set_index(["tasks", "pair", "clients_per_task", "method", "against"]).drop(columns="n"),
         columns=_MIOU,
         caption="The paper's comparisons in its own measures, mIoU of segmentation and of saliency in the first domain "
         "after aggregation: method minus the one it is compared with, paired by seed, "
         f"{count([run for run in runs if run.config.method in compared])}; p by Holm over "
-        "the comparisons of one measure and task set.",
+        "all comparisons of a task set.",
     )
 
 
