@@ -151,7 +151,7 @@ def test_studies_share_their_runs() -> None:
     chosen = [case for steps in server_step.frozen()["scenes"]["steps"].values() for case in steps.items()]
     own = sum(seeds.get(method, 0) for method, step in chosen if step != 1)
     protocols = 4 * 3 + 3 * 3 * 3
-    readings = (1 + 3) * 3
+    readings = 2 * 5 + 3 * 3
     assert len(table1) == 2 * (4 * 5 + 3) + 14 * 3 + protocols + readings + own
 
 
@@ -457,45 +457,34 @@ def test_other_readings_of_the_paper_stand_beside_the_plans_own() -> None:
     parts = methods.apart(runs)
     usual, read = parts.usual, parts.otherwise
     assert list(read) == list(methods.OTHERWISE)
-    for words, (change, names) in methods.OTHERWISE.items():
-        assert [run.config.method for run in read[words]] == [name for name in names for _ in range(3)]
+    for words, reading in methods.OTHERWISE.items():
+        assert {run.config.method for run in read[words]} == set(reading.methods)
         for config in (run.config for run in read[words]):
-            (same,) = (c for c in (run.config for run in usual) if replace(c, **change) == config)
+            (same,) = (c for c in (run.config for run in usual) if replace(c, **reading.change) == config)
             assert same != config, "the reading alone"
     assert all(run.config.mixes == "updates" and run.config.client_moments == "anew" for run in usual)
     steps, _ = server_step.by_step(usual)
-    found = methods.read_otherwise(steps, read).set_index(["reading", "method"])
-    kept, mixed = found.loc["Adam's moments go on between rounds"], found.loc["the trained models are mixed"]
+    table = methods.read_otherwise(steps, read)
+    found = table.set_index(["tasks", "reading", "method"]).sort_index()
+    moments, models = "Adam's moments go on between rounds", "the trained models are mixed"
+    assert set(found.index.droplevel("method")) == {("outdoor5", moments), ("outdoor5", models), ("scenes9", models)}
+    kept, mixed = found.loc[("outdoor5", moments)], found.loc[("scenes9", models)]
+    assert set(kept["seeds"]) == {3}
+    assert set(mixed["seeds"]) == {5}, "as many as the paper's four methods have"
     expected = estimate([1.0, 1.1, 1.2])
     interval = kept.loc["matfl", ["change", "low", "high"]].to_numpy(float)
     assert interval == pytest.approx([expected.mean, expected.low, expected.high])
     assert kept.loc["single_task", "delta_m"] == pytest.approx(0.5), "against single-task FL as everywhere"
-    usually = found.loc["as everywhere"]
-    assert kept.loc["fedavg", "lead"] == pytest.approx(usually.loc["fedavg", "lead"] + expected.mean)
-    assert kept.loc["single_task", "lead"] == pytest.approx(usually.loc["single_task", "lead"] + expected.mean - 0.5)
+    assert kept.loc["single_task", "usual"] == pytest.approx(0)
+    assert kept.loc["fedavg", "lead"] == pytest.approx(kept.loc["fedavg", "usual_lead"] + expected.mean)
+    assert kept.loc["single_task", "lead"] == pytest.approx(kept.loc["single_task", "usual_lead"] + expected.mean - 0.5)
     assert mixed.loc["matfl", "change"] == pytest.approx(-2)
-    assert list(mixed.index) == ["single_task", "fedavg", "matfl"], "who would be the same stands as everywhere"
-    assert mixed.loc["fedavg", "lead"] == pytest.approx(usually.loc["fedavg", "lead"] - 2)
+    assert set(mixed.index) == {"single_task", "fedavg", "matfl"}, "who would be the same stands as everywhere"
+    assert mixed.loc["fedavg", "lead"] == pytest.approx(mixed.loc["fedavg", "usual_lead"] - 2)
     assert mixed.loc[["single_task", "fedavg"], "change"].isna().all()
-    assert usually[["change", "low", "high"]].isna().all(axis=None)
     assert found.xs("matfl", level="method")["lead"].isna().all()
-    assert set(found["seeds"]) == {3}, "the pictures of the readings' runs alone"
-    table = printed.readings([run for group in read.values() for run in group], found.reset_index())
-    assert table.frame.loc[("Adam's moments go on between rounds", "matfl"), "change"] == pytest.approx(1.1)
-    assert table.spread is not None
-    assert table.spread["delta_m"].equals(found["sd"].rename("delta_m"))
-
-
-def test_seeds_of_two_task_sets_are_not_one() -> None:
-    plan = methods.plan("scenes")
-    chosen = [c for c in plan.configs if c.method in methods.ONE_BY_ONE and c.seed < 3 and c.heads == "task"]
-    nine = [replace(c, client_moments="kept") for c in chosen if c.tasks == "scenes9" and c.server_lr == 1]
-    runs = [fake_run(c, BETTER.get(c.method, 0.0)) for c in dict.fromkeys([*chosen, *nine])]
-    found = methods.apart(runs)
-    usual, _ = server_step.by_step(found.usual)
-    table = methods.read_otherwise(usual, found.otherwise)
-    kept = table[table["reading"] == "Adam's moments go on between rounds"]
-    assert set(kept["seeds"]) == {6}
+    shown = printed.readings([run for group in read.values() for run in group], table)
+    assert shown.frame.loc[("outdoor5", moments, "matfl"), "change"] == pytest.approx(1.1)
 
 
 def test_the_k_sweep_has_constant_answers_of_its_own_pictures() -> None:

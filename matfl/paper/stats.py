@@ -43,7 +43,6 @@ __all__ = [
 
 Array = NDArray[np.float64]
 Key = TypeVar("Key", bound=Hashable)
-Case = TypeVar("Case", int, tuple[str, int])
 LEVEL = 0.95
 """Confidence of every interval."""
 
@@ -98,11 +97,8 @@ def estimate(values: ArrayLike) -> Estimate:
     return Estimate(n=n, mean=mean, sd=sd, low=mean - half, high=mean + half, p=p, g=hedges_g(numbers))
 
 
-def paired(first: Mapping[Case, float], second: Mapping[Case, float]) -> Array:
-    """Differences first minus second of the seeds that both have, by ascending seed. ValueError where there is none.
-
-    Keys are seeds, or task sets with seeds.
-    """
+def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Array:
+    """Differences first minus second of the seeds that both have, by ascending seed. ValueError where there is none."""
     seeds = sorted(set(first) & set(second))
     if not seeds:
         raise ValueError(f"no seed in common: {sorted(first)} and {sorted(second)}")

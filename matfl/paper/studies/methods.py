@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+
 from matfl.config.run_config import RunConfig
 from matfl.paper.claims import Above, Below, Claim, Part
 from matfl.paper.names import STAND_IN
@@ -41,6 +43,7 @@ __all__ = [
     "OTHERWISE",
     "PAPER",
     "Apart",
+    "Reading",
     "all_metrics",
     "apart",
     "beside_paper",
@@ -103,13 +106,23 @@ ONE_BY_ONE = ("single_task", "fedavg", "matfl")
 """Methods that also run with each of `DIFFERENCES` alone."""
 
 
-OTHERWISE: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "the trained models are mixed": ({"mixes": "weights"}, ("matfl",)),
-    "Adam's moments go on between rounds": ({"client_moments": "kept"}, ONE_BY_ONE),
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """A setting in which the paper or its authors' code can be read otherwise."""
+
+    change: Mapping[str, Any]
+    methods: tuple[str, ...]
+    """Who runs with it."""
+    everywhere: bool = False
+    """Whether on every task set and with as many seeds as the paper's four methods, not on five tasks alone."""
+
+
+OTHERWISE: dict[str, Reading] = {
+    "the trained models are mixed": Reading(change={"mixes": "weights"}, methods=("matfl",), everywhere=True),
+    "Adam's moments go on between rounds": Reading(change={"client_moments": "kept"}, methods=ONE_BY_ONE),
 }
-"""Settings in which the paper or its authors' code can be read otherwise, and the methods that run with each. Mixing
-models is mixing updates where a task takes only from clients that started as it did, as in single-task FL and plain
-many-task FL, which so stand as they are beside MaT-FL's."""
+"""The readings that run. Mixing models is mixing updates where a task takes only from clients that started as it did:
+single-task FL and plain many-task FL are the same either way and stand as they are beside MaT-FL's mixed models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +172,12 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
                 for seed in report_seeds(seeds or size.seeds)
             ]
         configs += [
-            setting(base, five_tasks(base), k=k, seed=seed, **{"method": name, **change, **own[name]})
-            for change, names in OTHERWISE.values()
-            if _differs(base, change)
-            for name in names
-            for seed in report_seeds(seeds or size.seeds)
+            setting(base, chosen, k=k, seed=seed, **{"method": name, **reading.change, **own[name]})
+            for reading in OTHERWISE.values()
+            if _differs(base, reading.change)
+            for chosen in (chosen_sets(base, "") if reading.everywhere else [five_tasks(base)])
+            for name in reading.methods
+            for seed in report_seeds(seeds or (size.main_seeds if reading.everywhere else size.seeds))
         ]
     shown = () if methods or tasks or k or settings else predictions.jobs_at_hand(preset)
     chance = levels_jobs(preset, seeds=seeds or size.main_seeds, settings=settings)
@@ -193,7 +207,7 @@ def apart(runs: Sequence[R]) -> Apart[R]:
     The first run's protocol is the plan's own; what it shares with the paper's is no difference. Scores under the
     paper's are of kind 'local', each client's model right after local training.
     """
-    readings = {words: change for words, (change, _) in OTHERWISE.items()}
+    readings = {words: reading.change for words, reading in OTHERWISE.items()}
     found: Apart[R] = Apart([], {}, [], {})
     for run in runs:
         reading, words = _changed(run, runs[0], readings), _changed(run, runs[0], DIFFERENCES)
@@ -215,44 +229,49 @@ def _changed(run: RunLike, first: RunLike, changes: Mapping[str, Mapping[str, An
 
 
 def read_otherwise(usual: Sequence[RunLike], otherwise: Mapping[str, Sequence[RunLike]]) -> pd.DataFrame:
-    """What each of `OTHERWISE` changes: a row a reading and method, the methods 'as everywhere' first.
+    """What each of `OTHERWISE` changes: a row a task set, reading and method.
 
-    Columns: reading, method, delta_m, sd, seeds (against single-task FL as everywhere of the same seed); change, low,
-    high (from the method as everywhere, paired by seed, with its 95 % t interval); lead, lead_low, lead_high (MaT-FL
-    of the same reading minus the method). A method that does not run with a reading, since it would be the same, stands
-    as everywhere; NaN where a row would be compared with itself. Tasks and seeds are those of the readings' runs, so
-    that all rows are of the same pictures.
+    Columns: tasks, reading, method, seeds; usual, delta_m (as everywhere and with the reading, against single-task FL
+    as everywhere of the same seed); change, low, high (of delta_m, paired by seed, with its 95 % t interval);
+    usual_lead, lead, lead_low, lead_high (MaT-FL's over the method, as everywhere and with the reading). A method that
+    does not run with a reading, since it would be the same, stands as everywhere; NaN where a row would be compared
+    with itself. Seeds are those of the reading's runs.
     """
     import pandas as pd
 
-    names = {run.config.method for runs in otherwise.values() for run in runs}
-    cases = {(run.config.tasks, run.config.seed) for runs in otherwise.values() for run in runs}
-    same = [run for run in usual if run.config.method in names and (run.config.tasks, run.config.seed) in cases]
-    everywhere = _by_case(same, same)
-    by_reading = {words: everywhere | _by_case(runs, same) for words, runs in otherwise.items()}
     rows, unknown = [], (math.nan,) * 3
-    for reading, found in {"as everywhere": everywhere, **by_reading}.items():
-        for method, values in found.items():
-            level = estimate(list(values.values()))
-            change = _interval(values, everywhere[method]) if values is not everywhere[method] else unknown
-            lead = _interval(found["matfl"], values) if method != "matfl" else unknown
-            rows.append((reading, method, level.mean, level.sd, level.n, *change, *lead))
-    columns = ("delta_m", "sd", "seeds", "change", "low", "high", "lead", "lead_low", "lead_high")
-    return pd.DataFrame(rows, columns=["reading", "method", *columns])
+    for reading, runs in otherwise.items():
+        for tasks in dict.fromkeys(run.config.tasks for run in runs):
+            of_reading = [run for run in runs if run.config.tasks == tasks]
+            seeds = {run.config.seed for run in of_reading}
+            same = [
+                run
+                for run in usual
+                if run.config.method in ONE_BY_ONE and run.config.tasks == tasks and run.config.seed in seeds
+            ]
+            before, changed = _by_seed(same, same), _by_seed(of_reading, same)
+            after = before | changed
+            for method, values in after.items():
+                levels = np.mean([*before[method].values()]), np.mean([*values.values()])
+                change = _interval(values, before[method]) if method in changed else unknown
+                leads = (unknown[0], *unknown)
+                if method != "matfl":
+                    lead_before, *_ = _interval(before["matfl"], before[method])
+                    leads = (lead_before, *_interval(after["matfl"], values))
+                rows.append((tasks, reading, method, len(values), *levels, *change, *leads))
+    columns = ("seeds", "usual", "delta_m", "change", "low", "high", "usual_lead", "lead", "lead_low", "lead_high")
+    return pd.DataFrame(rows, columns=["tasks", "reading", "method", *columns])
 
 
-def _by_case(runs: Sequence[RunLike], reference: Sequence[RunLike]) -> dict[str, dict[tuple[str, int], float]]:
-    """delta_m of each method by task set and seed, against `reference`'s single-task FL."""
+def _by_seed(runs: Sequence[RunLike], reference: Sequence[RunLike]) -> dict[str, dict[int, float]]:
+    """delta_m of each method by seed, of one task set, against `reference`'s single-task FL."""
     frame = deltas(runs, reference=reference)
     return {
-        str(method): dict(zip(zip(rows["tasks"], rows["seed"]), rows["delta_m"]))
-        for method, rows in frame.groupby("method", sort=False)
+        str(method): dict(zip(rows["seed"], rows["delta_m"])) for method, rows in frame.groupby("method", sort=False)
     }
 
 
-def _interval(
-    first: Mapping[tuple[str, int], float], second: Mapping[tuple[str, int], float]
-) -> tuple[float, float, float]:
+def _interval(first: Mapping[int, float], second: Mapping[int, float]) -> tuple[float, float, float]:
     found = estimate(paired(first, second))
     return found.mean, found.low, found.high
 

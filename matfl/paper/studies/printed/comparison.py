@@ -288,20 +288,23 @@ def gains(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     )
 
 
-_CHANGE = _differences("points", change="change", low="95 % from", high="to")
-_LEAD = _differences("points", lead="MaT-FL above it", lead_low="95 % from ", lead_high="to ")
+_READ_OTHERWISE = (
+    *_differences("%", usual="Δm as everywhere", delta_m="Δm"),
+    *_differences("points", change="change", low="95 % from", high="to"),
+    *_differences("points", usual_lead="MaT-FL above it as everywhere", lead="MaT-FL above it"),
+    *_differences("points", lead_low="95 % from ", lead_high="to "),
+)
 
 
 def readings(runs: Sequence[RunLike], frame: pd.DataFrame) -> Table:
     """Notebook 02: `matfl.paper.studies.methods.read_otherwise`; `runs` are those of the other readings."""
     return Table(
-        frame=frame.set_index(["reading", "method"]).drop(columns="sd"),
-        spread=frame.set_index(["reading", "method"])[["sd"]].rename(columns={"sd": "delta_m"}),
-        columns=(("delta_m", Column(title="delta_m", unit="%", better=0, digits=1, signed=True)), *_CHANGE, *_LEAD),
+        frame=frame.set_index(["tasks", "reading", "method"]),
+        columns=_READ_OTHERWISE,
         caption="Where the paper or its authors' code can be read otherwise: delta_m against single-task FL as "
-        "everywhere above, the change from the same method as everywhere, and MaT-FL of the same reading minus the "
-        "method, paired by seed; a method that a reading leaves as it is stands as everywhere; intervals are not "
-        f"adjusted; {described(runs)}.",
+        "everywhere above, and MaT-FL minus the method, both as everywhere and with the reading, paired by seed; a "
+        "method that a reading leaves as it is stands as everywhere; intervals are not adjusted. Run: "
+        f"{conditions([run.config for run in runs])}.",
     )
 
 
