@@ -171,44 +171,52 @@ def test_other_readings_in_training():
     paper, results, readme = (
         (ROOT / page).read_text(encoding="utf-8") for page in ("docs/paper.md", "docs/results.md", "README.md")
     )
-    found = records("scenes", "02_methods_table_readings").set_index(["reading", "method"])
-    mixed, kept, usual = (
-        found.loc[name]
-        for name in ("the trained models are mixed", "Adam's moments go on between rounds", "as everywhere")
-    )
+    found = records("scenes", "02_methods_table_readings").set_index(["reading", "tasks", "method"])
+    mixed, kept = found.loc["the trained models are mixed"], found.loc["Adam's moments go on between rounds"]
+    kept = kept.loc["outdoor5"]
+    five, nine = (mixed.loc[tasks] for tasks in ("outdoor5", "scenes9"))
     lead, change = ["lead", "lead_low", "lead_high"], ["change", "low", "high"]
 
     def three(rows: pd.DataFrame, method: str, columns: list[str]) -> list[str]:
         first, *bounds = rows.loc[method, columns]
         return [f"{first:+.1f}", *(f"{value:.1f}" for value in bounds)]
 
+    def before(rows: pd.DataFrame, method: str) -> str:
+        return f"{rows.loc[method, 'usual_lead']:+.1f}"
+
     words = (
-        "MaT-FL {} ({} to {}); single-task FL and plain many-task FL are the same by construction, so MaT-FL "
-        "against plain many-task FL {}, {} to {}, instead of {}, {} to {}; against single-task FL {}, {} to "
-        "{}"
+        "MaT-FL {} ({} to {}) on five tasks, {} ({} to {}) on nine; single-task FL and plain many-task FL are the "
+        "same by construction, so MaT-FL against plain many-task FL {}, {} to {}, instead of {}, and {}, {} to {}, "
+        "instead of {}"
     )
-    shown = (three(mixed, "matfl", change), three(mixed, "fedavg", lead), three(usual, "fedavg", lead))
-    assert words.format(*(x for part in (*shown, three(mixed, "single_task", lead)) for x in part)) in paper
+    shown = [*three(five, "matfl", change), *three(nine, "matfl", change)]
+    shown += [x for rows in (five, nine) for x in (*three(rows, "fedavg", lead), before(rows, "fedavg"))]
+    assert words.format(*shown) in paper
     for name in ("single_task", "fedavg", "matfl"):
         title = next(words for words, method in METHODS.items() if method == name)
         assert "{} {} ({} to {})".format(title, *three(kept, name, change)) in paper
     words = (
-        "(MaT-FL against plain many-task FL {}, {} to {}, instead of {}; against single-task FL {}, {} to "
-        "{}, instead of {}, {} to {})"
+        "(MaT-FL against plain many-task FL {}, {} to {}, instead of {}; against single-task FL {}, {} to {}, "
+        "instead of {})"
     )
-    shown = [*three(kept, "fedavg", lead), three(usual, "fedavg", lead)[0]]
-    assert words.format(*shown, *three(kept, "single_task", lead), *three(usual, "single_task", lead)) in paper
+    shown = [x for name in ("fedavg", "single_task") for x in (*three(kept, name, lead), before(kept, name))]
+    assert words.format(*shown) in paper
+    assert {n: set(rows["seeds"]) for n, rows in (("mixed", mixed), ("kept", kept))} == {"mixed": {5}, "kept": {3}}
     words = (
-        "at {:+.1f}: its lead over plain many-task FL, which is the same either way, is {} ({} to {}) "
-        "instead of {} ({} to {}), and it is {:.1f} points below single-task FL ({:.1f} to {:.1f})"
+        "MaT-FL's lead over the former is {} ({} to {}) and {} ({} to {}) instead of {} and {}, and it stands "
+        "{:.1f} ({:.1f} to {:.1f}) and {:.1f} points ({:.1f} to {:.1f}) below the latter"
     )
-    below = -mixed.loc["single_task", ["lead", "lead_high", "lead_low"]]
-    shown = [mixed.loc["matfl", "delta_m"], *three(mixed, "fedavg", lead), *three(usual, "fedavg", lead), *below]
-    assert words.format(*shown) in results
-    assert mixed.loc["fedavg", "delta_m"] == usual.loc["fedavg", "delta_m"]
-    low, high = three(mixed, "fedavg", lead)[1:]
-    words = "the lead over plain many-task FL is {:.1f} ({} to {}) instead of {:.1f} (five tasks, three seeds)"
-    assert words.format(mixed.loc["fedavg", "lead"], low, high, usual.loc["fedavg", "lead"]) in readme
+    leads = [text.lstrip("+") for rows in (five, nine) for text in three(rows, "fedavg", lead)]
+    usual = [before(rows, "fedavg").lstrip("+") for rows in (five, nine)]
+    below = [x for rows in (five, nine) for x in -rows.loc["single_task", ["lead", "lead_high", "lead_low"]]]
+    assert words.format(*leads, *usual, *below) in results
+    ends = "MaT-FL ends at {:+.1f} on five tasks and at {:+.1f} on nine (five seeds"
+    assert ends.format(*(rows.loc["matfl", "delta_m"] for rows in (five, nine))) in results
+    words = (
+        "the lead over plain many-task FL is {} ({} to {}) instead of {} on five rendered tasks and {} ({} to {}) "
+        "instead of {} on nine"
+    )
+    assert words.format(*leads[:3], usual[0], *leads[3:], usual[1]) in readme
 
 
 def test_deviations_name_what_the_presets_have():
