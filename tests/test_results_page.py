@@ -213,7 +213,7 @@ def test_other_readings_in_training():
     ends = "MaT-FL ends at {:+.1f} on five tasks and at {:+.1f} on nine (five seeds"
     assert ends.format(*(rows.loc["matfl", "delta_m"] for rows in (five, nine))) in results
     words = (
-        "the lead over plain many-task FL is {} ({} to {}) instead of {} on five rendered tasks and {} ({} to {}) "
+        "MaT-FL's lead over plain many-task FL is {} ({} to {}) instead of {} on five rendered tasks and {} ({} to {}) "
         "instead of {} on nine"
     )
     assert words.format(*leads[:3], usual[0], *leads[3:], usual[1]) in readme
