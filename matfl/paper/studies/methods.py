@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -239,28 +239,27 @@ def read_otherwise(usual: Sequence[RunLike], otherwise: Mapping[str, Sequence[Ru
     """
     import pandas as pd
 
-    rows, unknown = [], (math.nan,) * 3
+    of_three = [run for run in usual if run.config.method in ONE_BY_ONE]
+    rows = []
     for reading, runs in otherwise.items():
         for tasks in dict.fromkeys(run.config.tasks for run in runs):
-            of_reading = [run for run in runs if run.config.tasks == tasks]
-            seeds = {run.config.seed for run in of_reading}
-            same = [
-                run
-                for run in usual
-                if run.config.method in ONE_BY_ONE and run.config.tasks == tasks and run.config.seed in seeds
-            ]
-            before, changed = _by_seed(same, same), _by_seed(of_reading, same)
-            after = before | changed
-            for method, values in after.items():
-                levels = np.mean([*before[method].values()]), np.mean([*values.values()])
-                change = _interval(values, before[method]) if method in changed else unknown
-                leads = (unknown[0], *unknown)
-                if method != "matfl":
-                    lead_before, *_ = _interval(before["matfl"], before[method])
-                    leads = (lead_before, *_interval(after["matfl"], values))
-                rows.append((tasks, reading, method, len(values), *levels, *change, *leads))
+            changed = [run for run in runs if run.config.tasks == tasks]
+            seeds = {run.config.seed for run in changed}
+            same = [run for run in of_three if run.config.tasks == tasks and run.config.seed in seeds]
+            rows += [(tasks, reading, *row) for row in _beside(_by_seed(same, same), _by_seed(changed, same))]
     columns = ("seeds", "usual", "delta_m", "change", "low", "high", "usual_lead", "lead", "lead_low", "lead_high")
     return pd.DataFrame(rows, columns=["tasks", "reading", "method", *columns])
+
+
+def _beside(usual: dict[str, dict[int, float]], changed: dict[str, dict[int, float]]) -> Iterator[tuple[Any, ...]]:
+    """A row of `read_otherwise` a method, from its name on."""
+    unknown, after = (math.nan,) * 3, usual | changed
+    for method, values in after.items():
+        change = _interval(values, usual[method]) if method in changed else unknown
+        before, *_ = unknown if method == "matfl" else _interval(usual["matfl"], usual[method])
+        lead = unknown if method == "matfl" else _interval(after["matfl"], values)
+        levels = (np.mean(list(usual[method].values())), np.mean(list(values.values())))
+        yield (method, len(values), *levels, *change, before, *lead)
 
 
 def _by_seed(runs: Sequence[RunLike], reference: Sequence[RunLike]) -> dict[str, dict[int, float]]:
