@@ -261,6 +261,8 @@ def test_deviations_name_what_the_presets_have():
     assert {config.mixes for config in configs} == {"updates"}
     assert {config.client_moments for config in configs} == {"anew"}
     assert "made anew every round" in shown.loc["optimiser", "authors' code"]
+    assert f"L2 term {power(scenes.weight_decay)}," in shown.loc["optimiser", "authors' code"]
+    assert len({config.weight_decay for config in configs}) == 1
     assert cells("optimiser")[0].startswith("the same (")
     images = scenes.images_per_client * scenes.clients_per_task
     assert cells("training pictures")[0].startswith(f"{images} a task, dealt to its one, two or four clients")

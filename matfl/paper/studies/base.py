@@ -78,8 +78,8 @@ class Sizes:
     update_epochs: int = 10
     """Their epochs."""
     protocol_rounds: int = 0
-    """Rounds of the paper's protocol (10 local epochs each) beside Table 1; 0 leaves out both it and
-    the other readings. A tenth of the preset's rounds of one epoch gives every client as many steps."""
+    """Rounds of the paper's protocol (10 local epochs each) beside Table 1; 0 leaves out it and the other readings. A
+    tenth of the preset's rounds of one epoch gives every client as many steps."""
     few_images: int = 0
     """Images a client in the runs of `09_why` with few of them; 0 leaves them out."""
     never_averaged: bool = True

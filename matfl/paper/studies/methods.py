@@ -144,8 +144,8 @@ def plan(preset: str, *, seeds: int = 0, tasks: str = "", methods: str = "", k: 
 
     Methods with a server step of their own run at that one as well. Where the preset says for how many rounds, the
     paper's four methods also run under the paper's protocol (`PROTOCOL`) on five tasks, three of them with each of its
-    `DIFFERENCES` alone, and some `OTHERWISE`: `apart` tells these from the others. Constant answers are the
-    tables' lowest row; predictions of the first seed are drawn where they are at hand
+    `DIFFERENCES` alone, and some with each reading of `OTHERWISE`: `apart` tells these from the others. Constant
+    answers are the tables' lowest row; predictions of the first seed are drawn where they are at hand
     (`matfl.paper.studies.predictions`).
     """
     size = sizes(preset)
