@@ -1183,6 +1183,7 @@ def test_the_regime_is_said() -> None:
         "on outdoor scenes and indoor scenes at 64x64, resnet18 of width 16 from weights from rendered objects, "
         "12 rounds of 1 local epoch, learning rate 0.001"
     )
+    assert "at 128x128, timm:efficientnet_lite0 from ImageNet's weights, 20 rounds" in regime(preset("photos_imagenet"))
 
 
 def test_synthetic_diagnostics_follow_the_votes() -> None:

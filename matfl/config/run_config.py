@@ -309,6 +309,11 @@ class RunConfig:
         """N, all clients of all tasks."""
         return len(pairs(self.tasks)) * self.clients_per_task
 
+    @property
+    def network(self) -> str:
+        """The backbone in words: 'resnet18 of width 16', or 'timm:NAME' alone, whose widths are its own."""
+        return self.backbone if ":" in self.backbone else f"{self.backbone} of width {self.width}"
+
     def params(self, method: Any) -> Any:
         """`method` (`METHODS[config.method]`) with this run's parameters in the place of its defaults."""
         return with_parameters(method, self.parameters)

@@ -62,16 +62,15 @@ def _fitting(state: Mapping[str, Tensor], config: RunConfig, source: str) -> Sta
     """`state` checked against the backbone of `config`; a ValueError names the tensor that differs or is not sound."""
     expected = build_backbone(config).state_dict()
     found = dict(state)
-    network = f"{config.backbone} of width {config.width}" if ":" not in config.backbone else config.backbone
     for name, tensor in expected.items():
         if name not in found:
             if name.endswith("num_batches_tracked"):  # absent from files older than the counter, which is not used
                 found[name] = torch.zeros((), dtype=torch.int64)
                 continue
-            raise ValueError(f"{source}: tensor {name!r} is missing; a start for {network} needs it")
+            raise ValueError(f"{source}: tensor {name!r} is missing; a start for {config.network} needs it")
         if found[name].shape != tensor.shape:
             raise ValueError(
-                f"{source}: tensor {name!r} has shape {tuple(found[name].shape)}, but {network} needs "
+                f"{source}: tensor {name!r} has shape {tuple(found[name].shape)}, but {config.network} needs "
                 f"{tuple(tensor.shape)}; change backbone or width, or choose another file"
             )
         if not found[name].isfinite().all():
@@ -80,6 +79,7 @@ def _fitting(state: Mapping[str, Tensor], config: RunConfig, source: str) -> Sta
             raise ValueError(f"{source}: tensor {name!r} holds a negative variance; choose another start")
     if unknown := sorted(set(found) - set(expected)):
         raise ValueError(
-            f"{source}: tensor {unknown[0]!r} does not belong to {network}, whose first is {next(iter(expected))!r}"
+            f"{source}: tensor {unknown[0]!r} does not belong to {config.network}, "
+            f"whose first is {next(iter(expected))!r}"
         )
     return {name: found[name].to(tensor.dtype) for name, tensor in expected.items()}

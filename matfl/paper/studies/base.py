@@ -326,7 +326,4 @@ def regime(config: RunConfig, *, central: bool = False) -> str:
     if central:
         epochs = config.rounds * config.local_epochs
         length = f"{epochs} epoch{'s' if epochs > 1 else ''}"
-    return (
-        f"on {domains} at {size}, {config.backbone} of width {config.width} from {start}, {length}, "
-        f"learning rate {config.lr:g}"
-    )
+    return f"on {domains} at {size}, {config.network} from {start}, {length}, learning rate {config.lr:g}"
