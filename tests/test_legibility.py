@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from synthetic_records import MAKERS, record_of
 from synthetic_runs import FakeRun, diagnostics, metrics, scores
 
@@ -78,7 +80,18 @@ class Shown:
     complaints: list[str]
 
 
-def complaints(fig: Figure) -> list[str]:
+DOMAIN_WORDS = {"O": "O outdoor scenes", "I": "I indoor scenes"}
+"""What a caption says of the letter after a task's short name."""
+
+
+def unexplained(fig: Figure, caption: Caption) -> list[str]:
+    """Letters of domains that stand in the figure and not in its caption."""
+    texts = [text.get_text() for text in fig.findobj(Text) if text.get_visible()]
+    found = {match[1] for text in texts if (match := re.fullmatch(r"[A-Z][.A-Za-z]+ ([OI])", text))}
+    return [f"no word on the letter {letter}" for letter in sorted(found) if DOMAIN_WORDS[letter] not in caption.text]
+
+
+def complaints(fig: Figure, caption: Caption) -> list[str]:
     """All that is wrong with a figure."""
     settle(fig)
     return [
@@ -87,6 +100,7 @@ def complaints(fig: Figure) -> list[str]:
         *legibility.outside(fig),
         *legibility.covered(fig),
         *legibility.unnamed(fig),
+        *unexplained(fig, caption),
     ]
 
 
@@ -97,7 +111,7 @@ def shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Shown]:
 
     def show(self: Session, fig: Figure, name: str, caption: Caption, *, data: Any = None) -> None:
         assert data is None or isinstance(data, pd.DataFrame)
-        found.append(Shown(name, caption, complaints(fig)))
+        found.append(Shown(name, caption, complaints(fig, caption)))
         plt.close(fig)
 
     monkeypatch.setattr(Session, "show", show)

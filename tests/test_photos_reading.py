@@ -20,6 +20,7 @@ from matfl.data.photos.readers import Nyuv2Reader, PeopleReader
 from matfl.data.photos.repositories import NYUV2, PEOPLE
 from matfl.paper.names import pair_title
 from matfl.paper.plots.style import short_title
+from matfl.paper.studies.captions.basis import letters
 from matfl.tasks.task import DOMAINS, pairs
 
 CONFIG = RunConfig(tasks="photos8", start="random", size=32)
@@ -58,7 +59,8 @@ def test_the_task_set_and_what_is_derived() -> None:
     assert [p.name for p in pairs("photos8") if p.derived] == ["people/edge", "nyuv2/normals", "nyuv2/edge"]
     assert pair_title("nyuv2/normals") == "Norm. (NYUv2, derived)"
     assert pair_title("nyuv2/depth") == "Depth (NYUv2)"
-    assert short_title("people/edge") == "Edge Od"
+    assert [short_title(name) for name in ("people/edge", "nyuv2/depth")] == ["Edge Pd", "Depth N"]
+    assert letters(p.name for p in pairs("photos8")) == "P people, N NYUv2, d derived labels"
     assert DOMAINS["people"].class_names["semseg"] == tuple(people.GARMENTS)
     assert DOMAINS["people"].class_names["human_parts"] == ("background", *people.PARTS)
     assert len(DOMAINS["nyuv2"].class_names["semseg"]) == 40

@@ -23,6 +23,7 @@ from matfl.paper.plots import predictions as draw_predictions
 from matfl.paper.shown import Caption
 from matfl.paper.studies import how_matfl_decides
 from matfl.paper.studies import update_tsne as updates
+from matfl.paper.studies.captions.basis import letters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -181,7 +182,7 @@ def choices_by_round(run: Run) -> Control:
 
     words = (
         "Who chose whom in single rounds of one seed: a row is a client, two of each task; framed are its friends, "
-        f"shades the weights of the mix. {_named(run)}"
+        f"shades the weights of the mix. Letters: {letters(pairs)}. {_named(run)}"
     )
     return Control(name="round", values=rounds, draw=draw, still=_spread(rounds), words=words)
 
@@ -206,7 +207,8 @@ def votes_by_round(run: Run) -> Control:
 
     words = (
         "Votes of all layers added, in single rounds of one seed: a row is a client, two of each task; framed "
-        f"are its friends. Its own cell, always the highest, is left empty; each panel has its own scale. {_named(run)}"
+        "are its friends. Its own cell, always the highest, is left empty; each panel has its own scale. "
+        f"Letters: {letters(pairs)}. {_named(run)}"
     )
     return Control(name="round", values=rounds, draw=draw, still=_spread(rounds), words=words)
 
@@ -222,7 +224,7 @@ def friends_by_k(decided: how_matfl_decides.Round) -> Control:
 
     words = (
         f"Friends (framed) and weights (shades) that follow from the similarities of round {decided.number} at other "
-        f"values of K, of {n} clients; a row is a client."
+        f"values of K, of {n} clients; a row is a client. Letters: {letters(decided.pairs)}."
     )
     return Control(name="K", values=ks, draw=draw, still=[2, (n + 1) // 2, n], words=words)
 
@@ -237,7 +239,10 @@ def embeddings(record: Record, layers: str = "backbone") -> Control:
     def draw(perplexity: int, ax: Axes) -> None:
         update_tsne(updates.embed(cosine_MM, labels, perplexity=perplexity), ax=ax, legend=False)
 
-    words = "t-SNE of the cosine distances between updates; neighbourhoods mean something, distances do not."
+    words = (
+        "t-SNE of the cosine distances between updates; neighbourhoods mean something, distances do not. "
+        f"Letters: {letters(labels)}."
+    )
     return Control(name="perplexity", values=values, draw=draw, still=_spread(values), words=words)
 
 

@@ -6,6 +6,7 @@ from matfl.tasks.task import DOMAINS, pairs, task_of
 
 __all__ = [
     "STAND_IN",
+    "domain_letter",
     "is_derived",
     "layer_title",
     "method_title",
@@ -87,6 +88,11 @@ def pair_title(name: str) -> str:
     domain = DOMAINS[name.partition("/")[0]]
     derived = ", derived" if is_derived(name) else ""
     return f"{task_title(name)} ({domain.title.removesuffix(' scenes')}{derived})"
+
+
+def domain_letter(name: str) -> str:
+    """What stands for the domain of a `domain/task` name where space is short: its title's first letter."""
+    return DOMAINS[name.partition("/")[0]].title[0].upper()
 
 
 def method_title(method: str) -> str:

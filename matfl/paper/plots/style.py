@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from matfl.core.files import replace_file
-from matfl.paper.names import is_derived, task_title
+from matfl.paper.names import domain_letter, is_derived, task_title
 from matfl.tasks.task import DOMAINS, task_of
 
 if TYPE_CHECKING:
@@ -109,9 +109,8 @@ def marker(pair: str) -> str:
 
 
 def short_title(pair: str) -> str:
-    """`outdoor/semseg` where space is short: `Seg. O`; I for indoor domains, a small d for derived labels."""
-    indoor = DOMAINS[pair.partition("/")[0]].indoor
-    return f"{task_title(pair)} {'I' if indoor else 'O'}{'d' * is_derived(pair)}"
+    """`outdoor/semseg` where space is short: `Seg. O`, the domain's letter; a small d for derived labels."""
+    return f"{task_title(pair)} {domain_letter(pair)}{'d' * is_derived(pair)}"
 
 
 def method_color(method: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from matfl.config.run_config import RunConfig
-from matfl.paper.names import is_derived, method_title, pair_title
+from matfl.paper.names import domain_letter, is_derived, method_title, pair_title
 from matfl.paper.studies.base import regime
 from matfl.paper.studies.store import recorded_config
 from matfl.tasks.definitions import DOMAINS
@@ -83,8 +83,8 @@ def marks(pairs: Iterable[str]) -> str:
 def letters(pairs: Iterable[str]) -> str:
     """What the letters after a task's short name say: `O outdoor scenes, I indoor scenes`, `d derived labels`."""
     names = list(pairs)
-    found = [DOMAINS[name] for name in dict.fromkeys(pair.partition("/")[0] for pair in names)]
-    words = [f"{'I' if domain.indoor else 'O'} {domain.title}" for domain in found]
+    found = dict.fromkeys(pair.partition("/")[0] for pair in names)
+    words = [f"{domain_letter(domain)} {DOMAINS[domain].title}" for domain in found]
     return ", ".join(words + ["d derived labels"] * any(map(is_derived, names)))
 
 

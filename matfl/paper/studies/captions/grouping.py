@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from matfl.paper.shown import Caption
-from matfl.paper.studies.captions.basis import by_name, conditions, configs_of, marks, run_words
+from matfl.paper.studies.captions.basis import by_name, conditions, configs_of, letters, marks, run_words
 from matfl.paper.studies.grouping_frequency import chance
 from matfl.tasks.task import pairs
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from matfl.config.run_config import RunConfig
     from matfl.paper.studies.tables import RunLike
     from matfl.runs.run import Run
 
@@ -65,7 +66,8 @@ def votes(runs: Sequence[RunLike]) -> Caption:
         "or more "
         f"columns a task's clients; brighter is a higher vote, mean over the rounds of seed {config.seed}. The "
         "client's "
-        f"own column, always K = {config.k}, is hatched, so colours end at K - 1. Run: {conditions([config])}.",
+        f"own column, always K = {config.k}, is hatched, so colours end at K - 1. "
+        f"Letters: {_letters(config)}. Run: {conditions([config])}.",
         alt=f"Heat maps of votes, one a task: {config.voting_layers} layers by {config.num_clients} clients.",
     )
 
@@ -127,7 +129,7 @@ def helps(runs: Sequence[RunLike], gain: pd.DataFrame) -> Caption:
         "with the "
         "column's alone, trained centrally. Right: share of rounds in which the row's clients chose the column's. "
         "Means "
-        f"over seeds; the diagonal is framed. {run_words(configs_of(runs))}",
+        f"over seeds; the diagonal is framed. Letters: {letters(map(str, gain.index))}. {run_words(configs_of(runs))}",
         alt=f"Two heat maps of tasks; gains reach from {np.nanmin(values):+.1f} to {np.nanmax(values):+.1f} %.",
     )
 
@@ -144,6 +146,10 @@ def decisions(run: RunLike, number: int) -> Caption:
         text=f"Round {number} of one run, rows choose and columns are chosen, two or more clients a task. Left: votes "
         "of all "
         "layers added, friends framed. Right: weights, a row's sum is 1. "
-        f"K = {config.k}, seed {config.seed}. Run: {conditions([config])}.",
+        f"Letters: {_letters(config)}. K = {config.k}, seed {config.seed}. Run: {conditions([config])}.",
         alt=f"Heat maps of votes and weights between {config.num_clients} clients.",
     )
+
+
+def _letters(config: RunConfig) -> str:
+    return letters(pair.name for pair in pairs(config.tasks))
