@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,6 +17,7 @@ COMPARED = {
     "five": ("scenes", "outdoor5"),
     "nine": ("scenes", "scenes9"),
     "photographs": ("photos", "photos8"),
+    "ImageNet": ("photos_imagenet", "photos8"),
 }
 METHODS = {
     "single-task FL": "single_task",
@@ -356,6 +358,98 @@ def test_what_is_so_at_other_rounds():
     for tasks in ("outdoor5", "scenes9"):
         for against in ("fedavg", "fedprox"):
             assert (moments("scenes", tasks, against).loc["95 % from"] > 0).all()
+
+
+def test_from_imagenets_weights():
+    """The paragraphs about `photos_imagenet`, and what README says of it."""
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    def found(name: str, *index: str) -> pd.DataFrame:
+        return records("photos_imagenet", f"02_methods_table_{name}").set_index(list(index)).sort_index()
+
+    rounds = found("over_rounds", "against", "points").loc["single_task"].loc[["difference", "95 % from", "to"]]
+    words = "at round 10 {:.1f} ({:.1f} to {:.1f}), before the last aggregation {:.1f} ({:.1f} to {:.1f};"
+    before = rounds["round 20 before aggregation"]
+    assert words.format(*rounds["round 10"], *before) in text
+    assert "(before it: {:.1f}; {:.1f} to {:.1f})".format(*before) in readme
+
+    judged = json.loads((ROOT / "figures" / "photos_imagenet" / "02_methods.json").read_text(encoding="utf-8"))
+    evidence = {claim["claim"].removeprefix("photos8: "): claim["evidence"] for claim in judged["claims"]}
+    numbers = r"points: (\S+) \(95 % interval (\S+) to (-?[\d.]+), n = 3(?:, Holm p 0(\.\d+))?"
+    mean, low, high, p = re.search(numbers, evidence["Plain many-task FL beats single-task FL."]).groups()
+    worse = [number.removeprefix("-") for number in (mean, high, low)]
+    assert "Plain many-task FL is {} points below single-task FL ({} to {}; p {})".format(*worse, p) in text
+    prox = re.search(numbers, evidence["FedProx gains less than a point over plain many-task FL."]).groups()
+    assert "is undecided: {} ({} to {})".format(*prox) in text
+
+    by_task = found("by_task", "against", "pair")
+    assert (by_task.loc["fedavg", "low"] > 0).all(), "there in each of the eight tasks"
+    for against, words in (
+        ("fedavg", "{:.1f} to {:.1f} points (p {} at most)"),
+        ("fedprox", "{:.1f} to {:.1f} (p {} at most;"),
+    ):
+        rows = by_task.loc[against]
+        assert words.format(rows["without"].min(), rows["without"].max(), thousandths(rows["p_holm"].max())) in text
+        assert rows["p_holm"].max() < 0.05, "at `photos_imagenet` it hangs on no single task"
+
+    measures = found("measures", "pair", "method", "against").loc[:, ["mean", "p_holm"]].map(thousandths)
+    seg, sal = (measures.loc[f"people/{task}"].loc["matfl"].loc[["fedavg", "fedprox"]] for task in ("semseg", "sal"))
+    assert "({}; p {}) and not against FedProx ({}; p {})".format(*sal.to_numpy().ravel()) in text
+    assert "segmentation ({} and {}; p {} and {}) does not pass".format(*seg["mean"], *seg["p_holm"]) in text
+
+    level = found("methods", "method")
+    alone, constant = level.loc["single_task"], level.loc["constant answer"]
+    edges = ["people/edge", "nyuv2/edge"]
+    words = "({} for single-task FL, the constant {}; NYUv2's {} and {})"
+    assert words.format(*(thousandths(row[pair]) for pair in edges for row in (alone, constant))) in text
+    parts = [thousandths(level.loc[method, "people/human_parts"]) for method in ("fedprox", "constant answer")]
+    assert "as is FedProx in human parts ({} and {})".format(*parts) in text
+    others = found("gains", "method").loc[["matfl", "fedavg"]].filter(regex="^[a-z0-9]+/[a-z_]+$").drop(columns=edges)
+    assert others.shape == (2, 6)
+    assert "MaT-FL's mean is {:.1f} and plain many-task FL's {:.1f}".format(*others.mean(axis="columns")) in text
+
+
+def test_who_chooses_whom_from_imagenets_weights():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    def percent(value: float) -> str:
+        return f"{100 * value:.0f}"
+
+    here, there = (
+        records(name, "05_grouping_frequency_table_rounds").set_index("round").map(percent)
+        for name in ("photos_imagenet", "photos")
+    )
+    first, last, shorter = here["self_weight"][1], here["self_weight"][20], there["self_weight"]
+    words = f"{first} % of a client's weights stay with its own update in round 1 and {last} % in round 20"
+    assert f"{words}, where `photos` begins at {shorter[1]} and has {shorter[20]} in round 20" in text
+    assert f"{last} to {first} % of a client's weights stay with its own update" in readme
+
+    judged = json.loads((ROOT / "figures" / "photos_imagenet" / "05_grouping_frequency.json").read_text("utf-8"))
+    partners, apart = (
+        [100 * float(number) for number in re.findall(r"-?[01]\.\d\d", claim["evidence"])]
+        for claim in judged["claims"][:2]
+    )
+    words = "in {:.0f} % of the cases over all rounds ({:.0f} to {:.0f}; by chance 47 %)"
+    assert f"{words.format(*partners)} and in {here['correctness'][20]} % in the last" in text
+    assert f"but gets {here['partner_weight'][20]} % of the weight" in text
+    assert (
+        "in {:.0f} %, by chance 47, but with {} % of the weight".format(partners[0], here["partner_weight"][20])
+        in readme
+    )
+    words = "how popular the chosen are ({:+.0f}, {:.0f} to {:.0f}; {:+.0f}, {:.0f} to {:.0f})"
+    assert f"(1 and 94 %) is not told apart from {words.format(*apart)}" in text
+
+    choices = records("photos_imagenet", "05_grouping_frequency_table_choices").set_index("choosing client")
+    chosen = choices.set_axis(choices.columns)  # rows are the same pairs in the same order
+    people, rooms = ([pair for pair in chosen if pair.startswith(domain)] for domain in ("people", "nyuv2"))
+    among, popular = chosen.loc[people, people].stack(), chosen.loc[rooms, "people/semseg"]
+    others = chosen.loc[rooms, rooms].mask(np.eye(len(rooms), dtype=bool)).stack()
+    words = "choose each other in {} to {} % of the rounds, whatever the task; NYUv2's choose people's segmentation"
+    assert words.format(percent(among.min()), percent(among.max())) in text
+    words = "in {} to {} % and another task of NYUv2 in at most {} %"
+    assert words.format(percent(popular.min()), percent(popular.max()), percent(others.max())) in text
 
 
 def test_what_sharing_gives_without_federation():
