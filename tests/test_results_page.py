@@ -368,6 +368,9 @@ def test_from_imagenets_weights():
     def found(name: str, *index: str) -> pd.DataFrame:
         return records("photos_imagenet", f"02_methods_table_{name}").set_index(list(index)).sort_index()
 
+    ahead = found("compare", "against")[["mean", "low", "high"]]
+    words = "by {:.1f} and {:.1f} points, and not told apart from single-task FL: {:+.1f} ({:.1f} to {:.1f})"
+    assert words.format(*ahead.loc[["fedavg", "fedprox"], "mean"], *ahead.loc["single_task"]) in text
     rounds = found("over_rounds", "against", "points").loc["single_task"].loc[["difference", "95 % from", "to"]]
     words = "at round 10 {:.1f} ({:.1f} to {:.1f}), before the last aggregation {:.1f} ({:.1f} to {:.1f};"
     before = rounds["round 20 before aggregation"]
