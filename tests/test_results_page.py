@@ -594,6 +594,36 @@ def test_what_is_so_of_one_task_or_round_of_the_sweeps():
     assert f"({courses.loc[('local', 1.0), 'partners_first']:.2f} instead of {first['partners_first']:.2f};" in text
 
 
+def test_number_of_friends_on_photographs():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    mean = records("photos", "04_k_sweep_table_k").set_index("method")["delta_m"]
+    ks = (2, 4, 8, 12, 16)
+    *first, last = (f"{-mean[f'MaT-FL, K = {k}']:.1f}" for k in ks)
+    assert f"is {', '.join(first)} and {last} points below single-task FL's at K = 2, 4, 8, 12 and 16" in text
+    leads = [mean[f"MaT-FL, K = {k}"] - mean[other] for k in ks[1:] for other in ("Plain Many-Task FL", "FedProx")]
+    judged = json.loads((ROOT / "figures" / "photos" / "04_k_sweep.json").read_text(encoding="utf-8"))
+    better, small = (
+        next(claim["evidence"] for claim in judged["claims"] if words in claim["claim"])
+        for words in ("every baseline (delta_m)", "extremely small K")
+    )
+    words = "by {:.1f} to {:.1f} points at every K from 4 (Table 04.1); one of these eight differences passes Holm"
+    assert words.format(min(leads), max(leads)) in text
+    assert "Of 8 comparisons with the others 1 are above 0" in better
+    passing = [
+        (k, p)
+        for k, p in re.findall(r"K = (\d+), over Single-Task FL: .*?Holm p 0(\.\d+)\)", better)
+        if float(p) < 0.05
+    ]
+    (one, p_one), (other, p_other) = passing
+    assert f"at K = {one} and {other} (p {p_one} and {p_other}); K = 2 is above" in text
+    gain = mean["MaT-FL, K = 2"] - np.mean([mean[f"MaT-FL, K = {k}"] for k in ks[1:]])
+    interval = re.search(r"95 % interval (\S+) to (\S+), n = 3\)", small).groups()
+    shown = "{:.1f} ({:.1f} to {:.1f})".format(gain, *map(float, interval))
+    assert f"K = 2 is above the mean of the larger ones by {shown}, against the paper" in text
+    assert f"on photographs at step 1 by {shown}" in readme
+
+
 def test_another_number_is_found_out():
     with pytest.raises(AssertionError):
         assert_shown("+3.5 (3.2 to 3.6; p < .001)", [3.405, 3.22, 3.59, 1e-5])
