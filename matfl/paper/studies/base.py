@@ -160,6 +160,7 @@ SIZES: dict[str, Sizes] = {
         rivals=("fedhca2", "pcgrad"),
         ks=(2, 4, 8, 12, 16),
         clients=(1, 2),
+        layers=(2, 8, 16),
         studies=("02_methods", "03_clients_per_task", "04_k_sweep", "05_grouping_frequency", "11_our_best"),
     ),
     "photos_imagenet": Sizes(
