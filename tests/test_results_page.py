@@ -624,6 +624,24 @@ def test_number_of_friends_on_photographs():
     assert f"on photographs at step 1 by {shown}" in readme
 
 
+def test_voting_layers_on_photographs():
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    judged = json.loads((ROOT / "figures" / "photos" / "06_layer_voting.json").read_text(encoding="utf-8"))
+    alike, _ = (claim["evidence"] for claim in judged["claims"])
+    middle, low, high = re.search(r"\(median\): (\S+) \(95 % interval (\S+) to (\S+), n = 3\)", alike).groups()
+    early, late = re.search(r"The median is (\S+) in the first 5 rounds and (\S+) after them", alike).groups()
+    words = f"half of the pairs of layers are above {middle} ({low} to {high}), {early} in the first five rounds"
+    assert f"{words} and {late} after them" in text
+    ends = records("photos", "06_layer_voting_table_layers").set_index("voting_layers")["delta_m"]
+    apart = records("photos", "06_layer_voting_table_over_rounds").set_index(["voting_layers", "points"])["round 60"]
+    two, many = (apart.loc[n, ["difference", "95 % from", "to"]] for n in (2, 16))
+    assert two.abs().max() < 1 < many.abs().max()
+    words = "With the last 2, 8 and 16 of them MaT-FL ends at {:.1f}, {:.1f} and {:.1f}: two instead of eight change it"
+    assert words.format(*ends.loc[[2, 8, 16]]) in text
+    shown = "by less than a point ({:.1f}; {:.1f} to {:.1f}), of sixteen that is not decided ({:.1f}; {:.1f} to {:.1f})"
+    assert shown.format(*two, *many) in text
+
+
 def test_another_number_is_found_out():
     with pytest.raises(AssertionError):
         assert_shown("+3.5 (3.2 to 3.6; p < .001)", [3.405, 3.22, 3.59, 1e-5])

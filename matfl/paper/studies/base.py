@@ -161,7 +161,14 @@ SIZES: dict[str, Sizes] = {
         ks=(2, 4, 8, 12, 16),
         clients=(1, 2),
         layers=(2, 8, 16),
-        studies=("02_methods", "03_clients_per_task", "04_k_sweep", "05_grouping_frequency", "11_our_best"),
+        studies=(
+            "02_methods",
+            "03_clients_per_task",
+            "04_k_sweep",
+            "05_grouping_frequency",
+            "06_layer_voting",
+            "11_our_best",
+        ),
     ),
     "photos_imagenet": Sizes(
         main_seeds=3,
