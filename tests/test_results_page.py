@@ -642,6 +642,16 @@ def test_voting_layers_on_photographs():
     assert shown.format(*two, *many) in text
 
 
+def test_core_hours_of_the_presets():
+    index = (ROOT / "notebooks" / "index.ipynb").read_text(encoding="utf-8")
+    hours = [
+        float(each) for row in re.findall(r"all, each once.*", index) for each in re.findall(r"([\d.]+) h \(", row)
+    ]
+    presets = table("docs/howto/commands.md", "preset", "size")["size"]
+    for name, measured in zip(("scenes", "photos", "photos_imagenet"), hours[1:], strict=True):
+        assert f"({measured:.0f} core-hours)" in presets[f"`{name}`"]
+
+
 def test_another_number_is_found_out():
     with pytest.raises(AssertionError):
         assert_shown("+3.5 (3.2 to 3.6; p < .001)", [3.405, 3.22, 3.59, 1e-5])
