@@ -455,13 +455,14 @@ def test_who_chooses_whom_from_imagenets_weights():
     assert words.format(percent(popular.min()), percent(popular.max()), percent(others.max())) in text
 
 
-def test_what_sharing_gives_without_federation():
-    shown = table("docs/results.md", "with its domain's tasks")
-    measured = records("scenes", "00_benchmark_transfer").groupby(["sharing", "pair"])["gain"].mean()
+@pytest.mark.parametrize(("preset", "all_tasks"), [("scenes", "with all nine"), ("photos", "with all eight")])
+def test_what_sharing_gives_without_federation(preset, all_tasks):
+    shown = table("docs/results.md", "with its domain's tasks", all_tasks)
+    measured = records(preset, "00_benchmark_transfer").groupby(["sharing", "pair"])["gain"].mean()
     pairs = [
-        f"{domain}/{TYPES[task]}"
+        f"{domain.lower()}/{TYPES[task]}"
         for names in shown.index[1:]
-        for domain, tasks in re.findall(r"(indoor|outdoor) ([^;]+)", names)
+        for domain, tasks in re.findall(r"(indoor|outdoor|people|NYUv2) ([^;]+)", names)
         for task in tasks.split(", ")
     ]
     assert sorted(pairs) == sorted(measured["domain"].index)
@@ -494,6 +495,32 @@ def test_what_hangs_on_one_task():
     least = alone.loc["all but Seg. (outdoor)"]
     assert "without outdoor segmentation, which loses most, {:.1f} ({:.1f} to {:.1f}".format(*least) in text
     assert "without indoor depth {:.1f} ({:.1f} to {:.1f}".format(*alone.loc["all but Depth (indoor)"]) in text
+
+
+def test_what_hangs_on_one_task_of_photographs():
+    text, readme = ((ROOT / page).read_text(encoding="utf-8") for page in ("docs/results.md", "README.md"))
+    means = records("photos", "00_benchmark_table_mean_gains").set_index(["trained centrally", "over"])
+    domain, both = (means.loc[f"with {name}"][["mean", "low", "high"]] for name in ("its domain's tasks", "all tasks"))
+    judged = json.loads((ROOT / "figures" / "photos" / "00_benchmark.json").read_text(encoding="utf-8"))["claims"]
+    p_domain, p_both = (float(re.search(r"Holm p ([\d.]+)\)", claim["evidence"]).group(1)) for claim in judged)
+    assert [claim["verdict"] for claim in judged] == ["held", "undecided"]
+    assert f"from its domain's others (p {p_domain:.3f} over".replace("0.", ".") in text
+    assert f"From all others it is not decided (p {p_both:.2f})".replace("0.", ".") in text
+    for row, words in (
+        (domain.loc["those of people"], "(people's tasks {:.1f} %, {:.1f} to {:.1f};"),
+        (domain.loc["those of NYUv2"], "NYUv2's {:.1f}, {:.1f} to {:.1f})"),
+        (domain.loc["all but Seg. (NYUv2)"], "which gains most, {:.1f} ({:.1f} to {:.1f};"),
+        (both.loc["those of people"], "people's tasks stand at {:.1f} ({:.1f} to {:.1f})"),
+        (both.loc["those of NYUv2"], "NYUv2's at {:+.1f} ({:.1f} to {:.1f})"),
+    ):
+        assert words.format(*row) in text
+    shown = "gains {:.1f} % on average over one each ({:.1f} to {:.1f}; ".format(*domain.loc["all tasks"])
+    shown += f"p {p_domain:.3f}; without NYUv2 segmentation ".replace("0.", ".")
+    shown += "{:.1f}, {:.1f} to {:.1f})".format(*domain.loc["all but Seg. (NYUv2)"])
+    assert f"{shown}, one for both domains {{:+.1f}} ({{:.1f}} to {{:.1f}})".format(*both.loc["all tasks"]) in readme
+    for row, column in ((domain, 0), (both, 1)):
+        cell = table("docs/results.md", "its domain's tasks", "all eight").loc["mean over tasks"].iloc[column]
+        assert_shown(cell, list(row.loc["all tasks"]))
 
 
 def test_how_updates_cluster():

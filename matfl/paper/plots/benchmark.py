@@ -124,7 +124,7 @@ def transfer(frame: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
                 ax.plot(x, bound.mean, mark, markersize=5, color=color, markerfacecolor="white", zorder=6)
         face = "#444444" if filled else "white"
         handles.append(Line2D([], [], linestyle="", marker=mark, color="#444444", markerfacecolor=face, label=words))
-    ax.set_xticks(range(len(names)), [pair_title(name).replace(" (", "\n(") for name in names])
+    ax.set_xticks(range(len(names)), [pair_title(name).replace(" (", "\n(").replace(", ", ",\n") for name in names])
     ax.set(ylabel="gain over single-task (%)")
     ax.set_xlim(-0.6, len(names) - 0.4)
     ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)

@@ -162,6 +162,7 @@ SIZES: dict[str, Sizes] = {
         clients=(1, 2),
         layers=(2, 8, 16),
         studies=(
+            "00_benchmark",
             "01_update_tsne",
             "02_methods",
             "03_clients_per_task",
