@@ -64,9 +64,9 @@ class Deployment:
         )
         (self.home / "config.toml").write_text(text + "\n")
 
-    def start(self, name: str, *command: object) -> subprocess.Popen:
-        """A program of Flower in the background, a patient one; its output is in `log(name)`."""
-        patient = [sys.executable, Path(__file__).with_name("patient.py"), *command]
+    def start(self, name: str, *command: object, patience: int = 60) -> subprocess.Popen:
+        """A program of Flower in the background, a patient one (see there); its output is in `log(name)`."""
+        patient = [sys.executable, Path(__file__).with_name("patient.py"), patience, *command]
         with open(self.folder / f"{name}.log", "ab") as log:
             return subprocess.Popen(
                 [str(part) for part in patient],
